@@ -221,6 +221,54 @@ func (e ClusterStatusRegistry) Valid() bool {
 	}
 }
 
+// Defines values for DiskRole.
+const (
+	DiskRoleAlba  DiskRole = "alba"
+	DiskRoleDB    DiskRole = "db"
+	DiskRoleRead  DiskRole = "read"
+	DiskRoleWrite DiskRole = "write"
+)
+
+// Valid indicates whether the value is a known member of the DiskRole enum.
+func (e DiskRole) Valid() bool {
+	switch e {
+	case DiskRoleAlba:
+		return true
+	case DiskRoleDB:
+		return true
+	case DiskRoleRead:
+		return true
+	case DiskRoleWrite:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for DomainVDiskFate.
+const (
+	DomainVDiskFateGone      DomainVDiskFate = "gone"
+	DomainVDiskFateStays     DomainVDiskFate = "stays"
+	DomainVDiskFateTakenOver DomainVDiskFate = "takenOver"
+	DomainVDiskFateWaits     DomainVDiskFate = "waits"
+)
+
+// Valid indicates whether the value is a known member of the DomainVDiskFate enum.
+func (e DomainVDiskFate) Valid() bool {
+	switch e {
+	case DomainVDiskFateGone:
+		return true
+	case DomainVDiskFateStays:
+		return true
+	case DomainVDiskFateTakenOver:
+		return true
+	case DomainVDiskFateWaits:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for DtlMode.
 const (
 	DtlModeAsync DtlMode = "async"
@@ -335,6 +383,7 @@ func (e ISCSISessionState) Valid() bool {
 // Defines values for JobKind.
 const (
 	JobKindBackup    JobKind = "backup"
+	JobKindClaim     JobKind = "claim"
 	JobKindCompare   JobKind = "compare"
 	JobKindDatastore JobKind = "datastore"
 	JobKindDelete    JobKind = "delete"
@@ -359,6 +408,8 @@ const (
 func (e JobKind) Valid() bool {
 	switch e {
 	case JobKindBackup:
+		return true
+	case JobKindClaim:
 		return true
 	case JobKindCompare:
 		return true
@@ -446,6 +497,36 @@ func (e JoinTokenState) Valid() bool {
 	case JoinTokenStateUsed:
 		return true
 	case JoinTokenStateWaiting:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for LayoutDiskState.
+const (
+	LayoutDiskStateConfigure LayoutDiskState = "configure"
+	LayoutDiskStateInUse     LayoutDiskState = "inUse"
+	LayoutDiskStateKept      LayoutDiskState = "kept"
+	LayoutDiskStatePrepare   LayoutDiskState = "prepare"
+	LayoutDiskStateReady     LayoutDiskState = "ready"
+	LayoutDiskStateUnused    LayoutDiskState = "unused"
+)
+
+// Valid indicates whether the value is a known member of the LayoutDiskState enum.
+func (e LayoutDiskState) Valid() bool {
+	switch e {
+	case LayoutDiskStateConfigure:
+		return true
+	case LayoutDiskStateInUse:
+		return true
+	case LayoutDiskStateKept:
+		return true
+	case LayoutDiskStatePrepare:
+		return true
+	case LayoutDiskStateReady:
+		return true
+	case LayoutDiskStateUnused:
 		return true
 	default:
 		return false
@@ -593,6 +674,54 @@ func (e MetricUnit) Valid() bool {
 	case MetricUnitPercent:
 		return true
 	case MetricUnitUs:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for NodeCheckItemCode.
+const (
+	NodeCheckItemCodeClock     NodeCheckItemCode = "clock"
+	NodeCheckItemCodeDisk      NodeCheckItemCode = "disk"
+	NodeCheckItemCodeInterface NodeCheckItemCode = "interface"
+	NodeCheckItemCodePort      NodeCheckItemCode = "port"
+)
+
+// Valid indicates whether the value is a known member of the NodeCheckItemCode enum.
+func (e NodeCheckItemCode) Valid() bool {
+	switch e {
+	case NodeCheckItemCodeClock:
+		return true
+	case NodeCheckItemCodeDisk:
+		return true
+	case NodeCheckItemCodeInterface:
+		return true
+	case NodeCheckItemCodePort:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for NodeCheckState.
+const (
+	NodeCheckStateError   NodeCheckState = "error"
+	NodeCheckStateInfo    NodeCheckState = "info"
+	NodeCheckStateOk      NodeCheckState = "ok"
+	NodeCheckStateWarning NodeCheckState = "warning"
+)
+
+// Valid indicates whether the value is a known member of the NodeCheckState enum.
+func (e NodeCheckState) Valid() bool {
+	switch e {
+	case NodeCheckStateError:
+		return true
+	case NodeCheckStateInfo:
+		return true
+	case NodeCheckStateOk:
+		return true
+	case NodeCheckStateWarning:
 		return true
 	default:
 		return false
@@ -1940,6 +2069,9 @@ type Connection struct {
 
 // Counts defines model for Counts.
 type Counts struct {
+	// Dtl vDisks that this node has open, by the state of the copy of their journal
+	Dtl DtlCounts `json:"dtl"`
+
 	// Published vDisks with a LUN
 	Published int `json:"published"`
 
@@ -2188,6 +2320,9 @@ type DiskList struct {
 	Next  *string `json:"next"`
 }
 
+// DiskRole db: the node's own records; write: journals; read: cache; alba: device of the object store
+type DiskRole string
+
 // Document defines model for Document.
 type Document struct {
 	Name string `json:"name"`
@@ -2209,6 +2344,105 @@ type DocumentTitle struct {
 	Title string `json:"title"`
 }
 
+// Domain What fails together.
+type Domain struct {
+	// Copies Of journals of vDisks that are served elsewhere
+	Copies int `json:"copies"`
+
+	// Devices Of the object store
+	Devices int `json:"devices"`
+
+	// Failed Devices that do not work
+	Failed int `json:"failed"`
+
+	// Gone vDisks that are lost unless it comes back
+	Gone int `json:"gone"`
+
+	// Loss What its loss would mean, in sentences
+	Loss []string `json:"loss"`
+
+	// Lost Objects that could be unreadable, at most; null: not known
+	Lost *int64 `json:"lost"`
+
+	// Machines With devices, that are no nodes
+	Machines []string `json:"machines"`
+
+	// Name Empty: of what nobody said where it is
+	Name       string       `json:"name"`
+	Nodes      []DomainNode `json:"nodes"`
+	ObservedAt time.Time    `json:"observedAt"`
+
+	// Quorum The registry keeps its majority without it
+	Quorum bool        `json:"quorum"`
+	State  HealthState `json:"state"`
+
+	// SurveyedAt When every object was last looked at
+	SurveyedAt *time.Time `json:"surveyedAt"`
+
+	// TakenOver vDisks that nodes elsewhere take over when it is lost, with all that was acknowledged
+	TakenOver int `json:"takenOver"`
+
+	// Total Bytes of the devices
+	Total int64 `json:"total"`
+	Used  int64 `json:"used"`
+
+	// Vdisks That its nodes serve
+	Vdisks int `json:"vdisks"`
+
+	// Waits vDisks that wait for it
+	Waits int `json:"waits"`
+}
+
+// DomainList defines model for DomainList.
+type DomainList struct {
+	Items []Domain `json:"items"`
+	Next  *string  `json:"next"`
+}
+
+// DomainNode defines model for DomainNode.
+type DomainNode struct {
+	// Copies It takes copies of other nodes' journals
+	Copies bool   `json:"copies"`
+	ID     string `json:"id"`
+	Name   string `json:"name"`
+
+	// Registry It runs a member of the registry
+	Registry bool `json:"registry"`
+
+	// State up: it has its lease in the registry; down: it serves nothing by it; unknown: the registry does not answer
+	State MemberState `json:"state"`
+}
+
+// DomainVDisk defines model for DomainVDisk.
+type DomainVDisk struct {
+	// Copy Node with the whole copy of its journal; null: there is none
+	Copy *string `json:"copy"`
+
+	// CopyDomain Of that node
+	CopyDomain *string `json:"copyDomain"`
+
+	// Domain Of that node
+	Domain string `json:"domain"`
+
+	// Fate When the domain is lost. stays: it is served elsewhere; takenOver: by a node elsewhere, with all that was acknowledged; waits: for the domain; gone: unless the domain comes back
+	Fate DomainVDiskFate `json:"fate"`
+	ID   string          `json:"id"`
+	Name string          `json:"name"`
+
+	// Node That serves it
+	Node  string `json:"node"`
+	VPool string `json:"vpool"`
+}
+
+// DomainVDiskFate When the domain is lost. stays: it is served elsewhere; takenOver: by a node elsewhere, with all that was acknowledged; waits: for the domain; gone: unless the domain comes back
+type DomainVDiskFate string
+
+// DomainVDiskList defines model for DomainVDiskList.
+type DomainVDiskList struct {
+	Items []DomainVDisk `json:"items"`
+	Next  *string       `json:"next"`
+}
+
 // DoomedObject defines model for DoomedObject.
 type DoomedObject struct {
 	// Bytes 0 when not known
@@ -2217,6 +2451,14 @@ type DoomedObject struct {
 	// Name Of the object on the backend
 	Name   string `json:"name"`
 	Reason string `json:"reason"`
+}
+
+// DtlCounts vDisks that this node has open, by the state of the copy of their journal
+type DtlCounts struct {
+	Catchup  int `json:"catchup"`
+	Degraded int `json:"degraded"`
+	Off      int `json:"off"`
+	Ok       int `json:"ok"`
 }
 
 // DtlMode Whether journals are mirrored on another node. off: they are not; async: a write is answered when its own node has it, and the other one may lack the newest; sync: when both have it
@@ -2715,7 +2957,7 @@ type Job struct {
 	Hint string `json:"hint"`
 	ID   string `json:"id"`
 
-	// Kind What is done. backup: of the metadata; compare, empty, rebalance, recover, survey, verifyOsd: by the object store; datastore: of a
+	// Kind What is done. backup: of the metadata; claim: of disks of a node; compare, empty, rebalance, recover, survey, verifyOsd: by the object store; datastore: of a
 	// vCenter; delete: of a vDisk or vPool; drain: of a node; export, import: content that a client reads or writes; flatten, handover, move,
 	// scrub, verify: of a vDisk; schedule: a scheduled snapshot or retention; sweep: of a vPool
 	Kind JobKind `json:"kind"`
@@ -2747,7 +2989,7 @@ type Job struct {
 	What string `json:"what"`
 }
 
-// JobKind What is done. backup: of the metadata; compare, empty, rebalance, recover, survey, verifyOsd: by the object store; datastore: of a
+// JobKind What is done. backup: of the metadata; claim: of disks of a node; compare, empty, rebalance, recover, survey, verifyOsd: by the object store; datastore: of a
 // vCenter; delete: of a vDisk or vPool; drain: of a node; export, import: content that a client reads or writes; flatten, handover, move,
 // scrub, verify: of a vDisk; schedule: a scheduled snapshot or retention; sweep: of a vPool
 type JobKind string
@@ -2904,6 +3146,65 @@ type Latencies struct {
 
 	// Writes As reads
 	Writes []float64 `json:"writes"`
+}
+
+// LayoutDisk defines model for LayoutDisk.
+type LayoutDisk struct {
+	// Free It may get other roles than these
+	Free bool `json:"free"`
+
+	// Holds What it holds and who uses it, in words
+	Holds string `json:"holds"`
+
+	// Link Name that stays
+	Link  *string `json:"link"`
+	Model *string `json:"model"`
+
+	// Mount Where the empty file system on it is mounted; null: there is none
+	Mount *string `json:"mount"`
+
+	// Name The kernel's, such as sda
+	Name string `json:"name"`
+
+	// Path Of the device
+	Path string `json:"path"`
+
+	// Places Directories that its new roles get
+	Places []LayoutPlace `json:"places"`
+
+	// Reason Why it has these roles, or none
+	Reason string `json:"reason"`
+
+	// Roles What it is for, or proposed for
+	Roles      []DiskRole `json:"roles"`
+	Rotational bool       `json:"rotational"`
+	Serial     *string    `json:"serial"`
+
+	// Size Bytes
+	Size int64 `json:"size"`
+
+	// State inUse: it has its roles; kept: it holds something and is not taken; unused: it is free and gets no role; ready: the
+	// node can give it its role; configure: its configuration has to name it; prepare: root has to make file system or
+	// directories first
+	State LayoutDiskState `json:"state"`
+
+	// Warning What speaks against that
+	Warning *string `json:"warning"`
+}
+
+// LayoutDiskState inUse: it has its roles; kept: it holds something and is not taken; unused: it is free and gets no role; ready: the
+// node can give it its role; configure: its configuration has to name it; prepare: root has to make file system or
+// directories first
+type LayoutDiskState string
+
+// LayoutPlace defines model for LayoutPlace.
+type LayoutPlace struct {
+	// Bytes That ovgate may take there; 0: all that the file system has
+	Bytes int64  `json:"bytes"`
+	Path  string `json:"path"`
+
+	// Role db: the node's own records; write: journals; read: cache; alba: device of the object store
+	Role DiskRole `json:"role"`
 }
 
 // Listener defines model for Listener.
@@ -3199,6 +3500,43 @@ type Node struct {
 	Name string `json:"name"`
 }
 
+// NodeCheck What a node found of its machine and of its network.
+type NodeCheck struct {
+	Checks     []NodeCheckItem `json:"checks"`
+	Node       Node            `json:"node"`
+	ObservedAt time.Time       `json:"observedAt"`
+
+	// State info: it is so by choice
+	State NodeCheckState `json:"state"`
+}
+
+// NodeCheckItem defines model for NodeCheckItem.
+type NodeCheckItem struct {
+	// Code What is looked at
+	Code NodeCheckItemCode `json:"code"`
+
+	// Fix What to do; empty: nothing
+	Fix string `json:"fix"`
+
+	// Means What that leads to; empty: nothing bad
+	Means string `json:"means"`
+
+	// Object What it is about, such as an address or `node beta`; empty: the node
+	Object string `json:"object"`
+
+	// State info: it is so by choice
+	State NodeCheckState `json:"state"`
+
+	// Text What was found
+	Text string `json:"text"`
+}
+
+// NodeCheckItemCode What is looked at
+type NodeCheckItemCode string
+
+// NodeCheckState info: it is so by choice
+type NodeCheckState string
+
 // NodeEvent A node joined, started, stopped, or is heard differently
 type NodeEvent struct {
 	ID string `json:"id"`
@@ -3206,6 +3544,27 @@ type NodeEvent struct {
 	// Liveness What the other nodes hear of it, a hint: alive: it answers; suspect: it does not answer, and has its lease; dead: neither; left: it said that it stops; unknown: it was not heard
 	Liveness MemberLiveness `json:"liveness"`
 	Name     string         `json:"name"`
+}
+
+// NodeLayout What the disks of a node are for.
+type NodeLayout struct {
+	// Commands For root on its machine, a line for each disk; empty: there are none
+	Commands string `json:"commands"`
+
+	// Config Lines for the node's configuration, which holds once it started anew; empty: it needs none
+	Config string `json:"config"`
+
+	// ConfigFile That it was started with; empty: none
+	ConfigFile string `json:"configFile"`
+
+	// Devices Of the object store, in the cluster
+	Devices int          `json:"devices"`
+	Disks   []LayoutDisk `json:"disks"`
+	Node    Node         `json:"node"`
+
+	// Notes What there is to know about the whole
+	Notes      []string  `json:"notes"`
+	ObservedAt time.Time `json:"observedAt"`
 }
 
 // OAuthClient defines model for OAuthClient.
@@ -3424,6 +3783,9 @@ type OSDLocateInput struct {
 type OSDPatch struct {
 	Address   *string `json:"address,omitempty"`
 	Directory *string `json:"directory,omitempty"`
+
+	// Domain By itself: what fails together with its machine, where that is no node; of all devices of the machine
+	Domain *string `json:"domain,omitempty"`
 }
 
 // OSDPurgeInput defines model for OSDPurgeInput.
@@ -3573,8 +3935,13 @@ type Password = string
 
 // Performance Rates over the last seconds; latencies are those of commands inside the node
 type Performance struct {
-	ReadBytesPerSecond float64 `json:"readBytesPerSecond"`
-	ReadIops           float64 `json:"readIops"`
+	// CacheHitsPerSecond Clusters that reads found in the read cache, in memory or on READ disks. A store that is asked has none
+	CacheHitsPerSecond float64 `json:"cacheHitsPerSecond"`
+
+	// CacheMissesPerSecond Clusters that reads had from the backend
+	CacheMissesPerSecond float64 `json:"cacheMissesPerSecond"`
+	ReadBytesPerSecond   float64 `json:"readBytesPerSecond"`
+	ReadIops             float64 `json:"readIops"`
 
 	// ReadP50Us 0 when there was none
 	ReadP50Us           float64 `json:"readP50Us"`
@@ -5512,6 +5879,9 @@ type Cursor = string
 // DatastoreRef defines model for DatastoreRef.
 type DatastoreRef = string
 
+// DomainName defines model for DomainName.
+type DomainName = string
+
 // EventsOfCode defines model for EventsOfCode.
 type EventsOfCode = string
 
@@ -5806,6 +6176,30 @@ type ListDocumentsParams struct {
 	Q *string `form:"q,omitempty" json:"q,omitempty"`
 }
 
+// ListDomainsParams defines parameters for ListDomains.
+type ListDomainsParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// ListDomainVDisksParams defines parameters for ListDomainVDisks.
+type ListDomainVDisksParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
 // ListEventCodesParams defines parameters for ListEventCodes.
 type ListEventCodesParams struct {
 	// Limit Most items in the answer
@@ -5963,6 +6357,18 @@ type ListNodesParams struct {
 
 	// Q Only items whose name or labels contain this, whatever the case
 	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// GetNodeLayoutParams defines parameters for GetNodeLayout.
+type GetNodeLayoutParams struct {
+	// Role DISK=ROLE for a disk that is not to get what is proposed: write, read, `write,read`, alba or none
+	Role *[]string `form:"role,omitempty" json:"role,omitempty"`
+}
+
+// ApplyNodeLayoutParams defines parameters for ApplyNodeLayout.
+type ApplyNodeLayoutParams struct {
+	// Role DISK=ROLE for a disk that is not to get what is proposed: write, read, `write,read`, alba or none
+	Role *[]string `form:"role,omitempty" json:"role,omitempty"`
 }
 
 // GetNodePerformanceParams defines parameters for GetNodePerformance.
@@ -6237,6 +6643,9 @@ type ListVDisksParams struct {
 	// Node Id or name of a node; only what it serves or is to serve
 	Node  *string     `form:"node,omitempty" json:"node,omitempty"`
 	State *VDiskState `form:"state,omitempty" json:"state,omitempty"`
+
+	// Dtl State of the copy of the journal; only vDisks that the node that is asked has open
+	Dtl *DtlState `form:"dtl,omitempty" json:"dtl,omitempty"`
 
 	// Sort name (default), created, size, stored, mapped, state, vpool, readIops, writeIops, iops, latency (the slower p99); - in front reverses
 	Sort *string `form:"sort,omitempty" json:"sort,omitempty"`
@@ -6814,6 +7223,15 @@ type ServerInterface interface {
 	// GetDocument Read a document
 	// (GET /documents/{document})
 	GetDocument(ctx echo.Context, document string) error
+	// ListDomains List what fails together, such as racks, with what the loss of each would mean
+	// (GET /domains)
+	ListDomains(ctx echo.Context, params ListDomainsParams) error
+	// GetDomain Show a domain
+	// (GET /domains/{domain})
+	GetDomain(ctx echo.Context, domain DomainName) error
+	// ListDomainVDisks List the vDisks that a domain serves, or has the copy of the journal of, and what becomes of each when it is lost
+	// (GET /domains/{domain}/vdisks)
+	ListDomainVDisks(ctx echo.Context, domain DomainName, params ListDomainVDisksParams) error
 	// ListEventCodes List the codes that events have, and what they mean
 	// (GET /events/codes)
 	ListEventCodes(ctx echo.Context, params ListEventCodesParams) error
@@ -6907,12 +7325,21 @@ type ServerInterface interface {
 	// GetNode Show a node
 	// (GET /nodes/{node})
 	GetNode(ctx echo.Context, node NodeRef) error
+	// CheckNode Whether a node has what it needs: clock, interfaces, ports of the other nodes, places
+	// (GET /nodes/{node}/check)
+	CheckNode(ctx echo.Context, node NodeRef) error
 	// EndNodeDrain Let a node have vDisks again
 	// (DELETE /nodes/{node}/drain)
 	EndNodeDrain(ctx echo.Context, node NodeRef) error
 	// DrainNode Have a node hand over all its vDisks
 	// (POST /nodes/{node}/drain)
 	DrainNode(ctx echo.Context, node NodeRef) error
+	// GetNodeLayout What the disks of a node are for, and what free ones are proposed for
+	// (GET /nodes/{node}/layout)
+	GetNodeLayout(ctx echo.Context, node NodeRef, params GetNodeLayoutParams) error
+	// ApplyNodeLayout Make devices of the object store of the disks that are ready for that
+	// (POST /nodes/{node}/layout)
+	ApplyNodeLayout(ctx echo.Context, node NodeRef, params ApplyNodeLayoutParams) error
 	// GetNodeMachine The machine of a node and the places where it keeps things
 	// (GET /nodes/{node}/machine)
 	GetNodeMachine(ctx echo.Context, node NodeRef) error
@@ -6979,7 +7406,7 @@ type ServerInterface interface {
 	// GetOSD A device
 	// (GET /osds/{osd})
 	GetOSD(ctx echo.Context, osd OSDNumber) error
-	// MoveOSD Change where a device is reached
+	// MoveOSD Change where a device is reached, or what fails together with its machine
 	// (PATCH /osds/{osd})
 	MoveOSD(ctx echo.Context, osd OSDNumber) error
 	// DecommissionOSD Empty a device that works; it leaves when nothing is stored on it any more
@@ -8300,6 +8727,93 @@ func (w *ServerInterfaceWrapper) GetDocument(ctx echo.Context) error {
 	return err
 }
 
+// ListDomains converts echo context to params.
+func (w *ServerInterfaceWrapper) ListDomains(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListDomainsParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListDomains(ctx, params)
+	return err
+}
+
+// GetDomain converts echo context to params.
+func (w *ServerInterfaceWrapper) GetDomain(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "domain" -------------
+	var domain DomainName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "domain", ctx.Param("domain"), &domain, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter domain: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetDomain(ctx, domain)
+	return err
+}
+
+// ListDomainVDisks converts echo context to params.
+func (w *ServerInterfaceWrapper) ListDomainVDisks(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "domain" -------------
+	var domain DomainName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "domain", ctx.Param("domain"), &domain, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter domain: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListDomainVDisksParams
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListDomainVDisks(ctx, domain, params)
+	return err
+}
+
 // ListEventCodes converts echo context to params.
 func (w *ServerInterfaceWrapper) ListEventCodes(ctx echo.Context) error {
 	var err error
@@ -9056,6 +9570,22 @@ func (w *ServerInterfaceWrapper) GetNode(ctx echo.Context) error {
 	return err
 }
 
+// CheckNode converts echo context to params.
+func (w *ServerInterfaceWrapper) CheckNode(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "node" -------------
+	var node NodeRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "node", ctx.Param("node"), &node, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter node: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CheckNode(ctx, node)
+	return err
+}
+
 // EndNodeDrain converts echo context to params.
 func (w *ServerInterfaceWrapper) EndNodeDrain(ctx echo.Context) error {
 	var err error
@@ -9085,6 +9615,56 @@ func (w *ServerInterfaceWrapper) DrainNode(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.DrainNode(ctx, node)
+	return err
+}
+
+// GetNodeLayout converts echo context to params.
+func (w *ServerInterfaceWrapper) GetNodeLayout(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "node" -------------
+	var node NodeRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "node", ctx.Param("node"), &node, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter node: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetNodeLayoutParams
+	// ------------- Optional query parameter "role" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "role", ctx.QueryParams(), &params.Role, runtime.BindQueryParameterOptions{Type: "array", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter role: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetNodeLayout(ctx, node, params)
+	return err
+}
+
+// ApplyNodeLayout converts echo context to params.
+func (w *ServerInterfaceWrapper) ApplyNodeLayout(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "node" -------------
+	var node NodeRef
+
+	err = runtime.BindStyledParameterWithOptions("simple", "node", ctx.Param("node"), &node, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter node: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ApplyNodeLayoutParams
+	// ------------- Optional query parameter "role" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "role", ctx.QueryParams(), &params.Role, runtime.BindQueryParameterOptions{Type: "array", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter role: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ApplyNodeLayout(ctx, node, params)
 	return err
 }
 
@@ -10677,6 +11257,13 @@ func (w *ServerInterfaceWrapper) ListVDisks(ctx echo.Context) error {
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "state", ctx.QueryParams(), &params.State, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
 	if err != nil {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter state: %s", err))
+	}
+
+	// ------------- Optional query parameter "dtl" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "dtl", ctx.QueryParams(), &params.Dtl, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter dtl: %s", err))
 	}
 
 	// ------------- Optional query parameter "sort" -------------
@@ -12339,6 +12926,12 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/nodes/:node", wrapper.RemoveNode, options.OperationMiddlewares["RemoveNode"]...)
 	router.GET(options.BaseURL+"/nodes/:node", wrapper.GetNode, options.OperationMiddlewares["GetNode"]...)
 	router.GET(options.BaseURL+"/nodes/:node/machine", wrapper.GetNodeMachine, options.OperationMiddlewares["GetNodeMachine"]...)
+	router.GET(options.BaseURL+"/domains", wrapper.ListDomains, options.OperationMiddlewares["ListDomains"]...)
+	router.GET(options.BaseURL+"/domains/:domain", wrapper.GetDomain, options.OperationMiddlewares["GetDomain"]...)
+	router.GET(options.BaseURL+"/domains/:domain/vdisks", wrapper.ListDomainVDisks, options.OperationMiddlewares["ListDomainVDisks"]...)
+	router.GET(options.BaseURL+"/nodes/:node/check", wrapper.CheckNode, options.OperationMiddlewares["CheckNode"]...)
+	router.GET(options.BaseURL+"/nodes/:node/layout", wrapper.GetNodeLayout, options.OperationMiddlewares["GetNodeLayout"]...)
+	router.POST(options.BaseURL+"/nodes/:node/layout", wrapper.ApplyNodeLayout, options.OperationMiddlewares["ApplyNodeLayout"]...)
 	router.GET(options.BaseURL+"/nodes/:node/performance", wrapper.GetNodePerformance, options.OperationMiddlewares["GetNodePerformance"]...)
 	router.GET(options.BaseURL+"/cluster", wrapper.GetCluster, options.OperationMiddlewares["GetCluster"]...)
 	router.POST(options.BaseURL+"/cluster", wrapper.InitCluster, options.OperationMiddlewares["InitCluster"]...)
@@ -14123,6 +14716,124 @@ func (response GetDocumentdefaultJSONResponse) VisitGetDocumentResponse(w http.R
 	return err
 }
 
+type ListDomainsRequestObject struct {
+	Params ListDomainsParams
+}
+
+type ListDomainsResponseObject interface {
+	VisitListDomainsResponse(w http.ResponseWriter) error
+}
+
+type ListDomains200JSONResponse DomainList
+
+func (response ListDomains200JSONResponse) VisitListDomainsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListDomainsdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListDomainsdefaultJSONResponse) VisitListDomainsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetDomainRequestObject struct {
+	Domain DomainName `json:"domain"`
+}
+
+type GetDomainResponseObject interface {
+	VisitGetDomainResponse(w http.ResponseWriter) error
+}
+
+type GetDomain200JSONResponse Domain
+
+func (response GetDomain200JSONResponse) VisitGetDomainResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetDomaindefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetDomaindefaultJSONResponse) VisitGetDomainResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListDomainVDisksRequestObject struct {
+	Domain DomainName `json:"domain"`
+	Params ListDomainVDisksParams
+}
+
+type ListDomainVDisksResponseObject interface {
+	VisitListDomainVDisksResponse(w http.ResponseWriter) error
+}
+
+type ListDomainVDisks200JSONResponse DomainVDiskList
+
+func (response ListDomainVDisks200JSONResponse) VisitListDomainVDisksResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListDomainVDisksdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ListDomainVDisksdefaultJSONResponse) VisitListDomainVDisksResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListEventCodesRequestObject struct {
 	Params ListEventCodesParams
 }
@@ -15298,6 +16009,45 @@ func (response GetNodedefaultJSONResponse) VisitGetNodeResponse(w http.ResponseW
 	return err
 }
 
+type CheckNodeRequestObject struct {
+	Node NodeRef `json:"node"`
+}
+
+type CheckNodeResponseObject interface {
+	VisitCheckNodeResponse(w http.ResponseWriter) error
+}
+
+type CheckNode200JSONResponse NodeCheck
+
+func (response CheckNode200JSONResponse) VisitCheckNodeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CheckNodedefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response CheckNodedefaultJSONResponse) VisitCheckNodeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type EndNodeDrainRequestObject struct {
 	Node NodeRef `json:"node"`
 }
@@ -15359,6 +16109,86 @@ type DrainNodedefaultJSONResponse struct {
 }
 
 func (response DrainNodedefaultJSONResponse) VisitDrainNodeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetNodeLayoutRequestObject struct {
+	Node   NodeRef `json:"node"`
+	Params GetNodeLayoutParams
+}
+
+type GetNodeLayoutResponseObject interface {
+	VisitGetNodeLayoutResponse(w http.ResponseWriter) error
+}
+
+type GetNodeLayout200JSONResponse NodeLayout
+
+func (response GetNodeLayout200JSONResponse) VisitGetNodeLayoutResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetNodeLayoutdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response GetNodeLayoutdefaultJSONResponse) VisitGetNodeLayoutResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ApplyNodeLayoutRequestObject struct {
+	Node   NodeRef `json:"node"`
+	Params ApplyNodeLayoutParams
+}
+
+type ApplyNodeLayoutResponseObject interface {
+	VisitApplyNodeLayoutResponse(w http.ResponseWriter) error
+}
+
+type ApplyNodeLayout202JSONResponse Job
+
+func (response ApplyNodeLayout202JSONResponse) VisitApplyNodeLayoutResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ApplyNodeLayoutdefaultJSONResponse struct {
+	Body       Error
+	StatusCode int
+}
+
+func (response ApplyNodeLayoutdefaultJSONResponse) VisitApplyNodeLayoutResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -21060,6 +21890,15 @@ type StrictServerInterface interface {
 	// GetDocument Read a document
 	// (GET /documents/{document})
 	GetDocument(ctx context.Context, request GetDocumentRequestObject) (GetDocumentResponseObject, error)
+	// ListDomains List what fails together, such as racks, with what the loss of each would mean
+	// (GET /domains)
+	ListDomains(ctx context.Context, request ListDomainsRequestObject) (ListDomainsResponseObject, error)
+	// GetDomain Show a domain
+	// (GET /domains/{domain})
+	GetDomain(ctx context.Context, request GetDomainRequestObject) (GetDomainResponseObject, error)
+	// ListDomainVDisks List the vDisks that a domain serves, or has the copy of the journal of, and what becomes of each when it is lost
+	// (GET /domains/{domain}/vdisks)
+	ListDomainVDisks(ctx context.Context, request ListDomainVDisksRequestObject) (ListDomainVDisksResponseObject, error)
 	// ListEventCodes List the codes that events have, and what they mean
 	// (GET /events/codes)
 	ListEventCodes(ctx context.Context, request ListEventCodesRequestObject) (ListEventCodesResponseObject, error)
@@ -21153,12 +21992,21 @@ type StrictServerInterface interface {
 	// GetNode Show a node
 	// (GET /nodes/{node})
 	GetNode(ctx context.Context, request GetNodeRequestObject) (GetNodeResponseObject, error)
+	// CheckNode Whether a node has what it needs: clock, interfaces, ports of the other nodes, places
+	// (GET /nodes/{node}/check)
+	CheckNode(ctx context.Context, request CheckNodeRequestObject) (CheckNodeResponseObject, error)
 	// EndNodeDrain Let a node have vDisks again
 	// (DELETE /nodes/{node}/drain)
 	EndNodeDrain(ctx context.Context, request EndNodeDrainRequestObject) (EndNodeDrainResponseObject, error)
 	// DrainNode Have a node hand over all its vDisks
 	// (POST /nodes/{node}/drain)
 	DrainNode(ctx context.Context, request DrainNodeRequestObject) (DrainNodeResponseObject, error)
+	// GetNodeLayout What the disks of a node are for, and what free ones are proposed for
+	// (GET /nodes/{node}/layout)
+	GetNodeLayout(ctx context.Context, request GetNodeLayoutRequestObject) (GetNodeLayoutResponseObject, error)
+	// ApplyNodeLayout Make devices of the object store of the disks that are ready for that
+	// (POST /nodes/{node}/layout)
+	ApplyNodeLayout(ctx context.Context, request ApplyNodeLayoutRequestObject) (ApplyNodeLayoutResponseObject, error)
 	// GetNodeMachine The machine of a node and the places where it keeps things
 	// (GET /nodes/{node}/machine)
 	GetNodeMachine(ctx context.Context, request GetNodeMachineRequestObject) (GetNodeMachineResponseObject, error)
@@ -21225,7 +22073,7 @@ type StrictServerInterface interface {
 	// GetOSD A device
 	// (GET /osds/{osd})
 	GetOSD(ctx context.Context, request GetOSDRequestObject) (GetOSDResponseObject, error)
-	// MoveOSD Change where a device is reached
+	// MoveOSD Change where a device is reached, or what fails together with its machine
 	// (PATCH /osds/{osd})
 	MoveOSD(ctx context.Context, request MoveOSDRequestObject) (MoveOSDResponseObject, error)
 	// DecommissionOSD Empty a device that works; it leaves when nothing is stored on it any more
@@ -22920,6 +23768,82 @@ func (sh *strictHandler) GetDocument(ctx echo.Context, document string) error {
 	return nil
 }
 
+// ListDomains operation middleware
+func (sh *strictHandler) ListDomains(ctx echo.Context, params ListDomainsParams) error {
+	var request ListDomainsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListDomains(ctx.Request().Context(), request.(ListDomainsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListDomains")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListDomainsResponseObject); ok {
+		return validResponse.VisitListDomainsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetDomain operation middleware
+func (sh *strictHandler) GetDomain(ctx echo.Context, domain DomainName) error {
+	var request GetDomainRequestObject
+
+	request.Domain = domain
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetDomain(ctx.Request().Context(), request.(GetDomainRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetDomain")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetDomainResponseObject); ok {
+		return validResponse.VisitGetDomainResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListDomainVDisks operation middleware
+func (sh *strictHandler) ListDomainVDisks(ctx echo.Context, domain DomainName, params ListDomainVDisksParams) error {
+	var request ListDomainVDisksRequestObject
+
+	request.Domain = domain
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListDomainVDisks(ctx.Request().Context(), request.(ListDomainVDisksRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListDomainVDisks")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListDomainVDisksResponseObject); ok {
+		return validResponse.VisitListDomainVDisksResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // ListEventCodes operation middleware
 func (sh *strictHandler) ListEventCodes(ctx echo.Context, params ListEventCodesParams) error {
 	var request ListEventCodesRequestObject
@@ -23789,6 +24713,31 @@ func (sh *strictHandler) GetNode(ctx echo.Context, node NodeRef) error {
 	return nil
 }
 
+// CheckNode operation middleware
+func (sh *strictHandler) CheckNode(ctx echo.Context, node NodeRef) error {
+	var request CheckNodeRequestObject
+
+	request.Node = node
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CheckNode(ctx.Request().Context(), request.(CheckNodeRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CheckNode")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CheckNodeResponseObject); ok {
+		return validResponse.VisitCheckNodeResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // EndNodeDrain operation middleware
 func (sh *strictHandler) EndNodeDrain(ctx echo.Context, node NodeRef) error {
 	var request EndNodeDrainRequestObject
@@ -23833,6 +24782,58 @@ func (sh *strictHandler) DrainNode(ctx echo.Context, node NodeRef) error {
 		return err
 	} else if validResponse, ok := response.(DrainNodeResponseObject); ok {
 		return validResponse.VisitDrainNodeResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetNodeLayout operation middleware
+func (sh *strictHandler) GetNodeLayout(ctx echo.Context, node NodeRef, params GetNodeLayoutParams) error {
+	var request GetNodeLayoutRequestObject
+
+	request.Node = node
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetNodeLayout(ctx.Request().Context(), request.(GetNodeLayoutRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetNodeLayout")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetNodeLayoutResponseObject); ok {
+		return validResponse.VisitGetNodeLayoutResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ApplyNodeLayout operation middleware
+func (sh *strictHandler) ApplyNodeLayout(ctx echo.Context, node NodeRef, params ApplyNodeLayoutParams) error {
+	var request ApplyNodeLayoutRequestObject
+
+	request.Node = node
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ApplyNodeLayout(ctx.Request().Context(), request.(ApplyNodeLayoutRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ApplyNodeLayout")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ApplyNodeLayoutResponseObject); ok {
+		return validResponse.VisitApplyNodeLayoutResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -223,6 +223,54 @@ func (e ClusterStatusRegistry) Valid() bool {
 	}
 }
 
+// Defines values for DiskRole.
+const (
+	DiskRoleAlba  DiskRole = "alba"
+	DiskRoleDB    DiskRole = "db"
+	DiskRoleRead  DiskRole = "read"
+	DiskRoleWrite DiskRole = "write"
+)
+
+// Valid indicates whether the value is a known member of the DiskRole enum.
+func (e DiskRole) Valid() bool {
+	switch e {
+	case DiskRoleAlba:
+		return true
+	case DiskRoleDB:
+		return true
+	case DiskRoleRead:
+		return true
+	case DiskRoleWrite:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for DomainVDiskFate.
+const (
+	DomainVDiskFateGone      DomainVDiskFate = "gone"
+	DomainVDiskFateStays     DomainVDiskFate = "stays"
+	DomainVDiskFateTakenOver DomainVDiskFate = "takenOver"
+	DomainVDiskFateWaits     DomainVDiskFate = "waits"
+)
+
+// Valid indicates whether the value is a known member of the DomainVDiskFate enum.
+func (e DomainVDiskFate) Valid() bool {
+	switch e {
+	case DomainVDiskFateGone:
+		return true
+	case DomainVDiskFateStays:
+		return true
+	case DomainVDiskFateTakenOver:
+		return true
+	case DomainVDiskFateWaits:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for DtlMode.
 const (
 	DtlModeAsync DtlMode = "async"
@@ -337,6 +385,7 @@ func (e ISCSISessionState) Valid() bool {
 // Defines values for JobKind.
 const (
 	JobKindBackup    JobKind = "backup"
+	JobKindClaim     JobKind = "claim"
 	JobKindCompare   JobKind = "compare"
 	JobKindDatastore JobKind = "datastore"
 	JobKindDelete    JobKind = "delete"
@@ -361,6 +410,8 @@ const (
 func (e JobKind) Valid() bool {
 	switch e {
 	case JobKindBackup:
+		return true
+	case JobKindClaim:
 		return true
 	case JobKindCompare:
 		return true
@@ -448,6 +499,36 @@ func (e JoinTokenState) Valid() bool {
 	case JoinTokenStateUsed:
 		return true
 	case JoinTokenStateWaiting:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for LayoutDiskState.
+const (
+	LayoutDiskStateConfigure LayoutDiskState = "configure"
+	LayoutDiskStateInUse     LayoutDiskState = "inUse"
+	LayoutDiskStateKept      LayoutDiskState = "kept"
+	LayoutDiskStatePrepare   LayoutDiskState = "prepare"
+	LayoutDiskStateReady     LayoutDiskState = "ready"
+	LayoutDiskStateUnused    LayoutDiskState = "unused"
+)
+
+// Valid indicates whether the value is a known member of the LayoutDiskState enum.
+func (e LayoutDiskState) Valid() bool {
+	switch e {
+	case LayoutDiskStateConfigure:
+		return true
+	case LayoutDiskStateInUse:
+		return true
+	case LayoutDiskStateKept:
+		return true
+	case LayoutDiskStatePrepare:
+		return true
+	case LayoutDiskStateReady:
+		return true
+	case LayoutDiskStateUnused:
 		return true
 	default:
 		return false
@@ -595,6 +676,54 @@ func (e MetricUnit) Valid() bool {
 	case MetricUnitPercent:
 		return true
 	case MetricUnitUs:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for NodeCheckItemCode.
+const (
+	NodeCheckItemCodeClock     NodeCheckItemCode = "clock"
+	NodeCheckItemCodeDisk      NodeCheckItemCode = "disk"
+	NodeCheckItemCodeInterface NodeCheckItemCode = "interface"
+	NodeCheckItemCodePort      NodeCheckItemCode = "port"
+)
+
+// Valid indicates whether the value is a known member of the NodeCheckItemCode enum.
+func (e NodeCheckItemCode) Valid() bool {
+	switch e {
+	case NodeCheckItemCodeClock:
+		return true
+	case NodeCheckItemCodeDisk:
+		return true
+	case NodeCheckItemCodeInterface:
+		return true
+	case NodeCheckItemCodePort:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for NodeCheckState.
+const (
+	NodeCheckStateError   NodeCheckState = "error"
+	NodeCheckStateInfo    NodeCheckState = "info"
+	NodeCheckStateOk      NodeCheckState = "ok"
+	NodeCheckStateWarning NodeCheckState = "warning"
+)
+
+// Valid indicates whether the value is a known member of the NodeCheckState enum.
+func (e NodeCheckState) Valid() bool {
+	switch e {
+	case NodeCheckStateError:
+		return true
+	case NodeCheckStateInfo:
+		return true
+	case NodeCheckStateOk:
+		return true
+	case NodeCheckStateWarning:
 		return true
 	default:
 		return false
@@ -1942,6 +2071,9 @@ type Connection struct {
 
 // Counts defines model for Counts.
 type Counts struct {
+	// Dtl vDisks that this node has open, by the state of the copy of their journal
+	Dtl DtlCounts `json:"dtl"`
+
 	// Published vDisks with a LUN
 	Published int `json:"published"`
 
@@ -2190,6 +2322,9 @@ type DiskList struct {
 	Next  *string `json:"next"`
 }
 
+// DiskRole db: the node's own records; write: journals; read: cache; alba: device of the object store
+type DiskRole string
+
 // Document defines model for Document.
 type Document struct {
 	Name string `json:"name"`
@@ -2211,6 +2346,105 @@ type DocumentTitle struct {
 	Title string `json:"title"`
 }
 
+// Domain What fails together.
+type Domain struct {
+	// Copies Of journals of vDisks that are served elsewhere
+	Copies int `json:"copies"`
+
+	// Devices Of the object store
+	Devices int `json:"devices"`
+
+	// Failed Devices that do not work
+	Failed int `json:"failed"`
+
+	// Gone vDisks that are lost unless it comes back
+	Gone int `json:"gone"`
+
+	// Loss What its loss would mean, in sentences
+	Loss []string `json:"loss"`
+
+	// Lost Objects that could be unreadable, at most; null: not known
+	Lost *int64 `json:"lost"`
+
+	// Machines With devices, that are no nodes
+	Machines []string `json:"machines"`
+
+	// Name Empty: of what nobody said where it is
+	Name       string       `json:"name"`
+	Nodes      []DomainNode `json:"nodes"`
+	ObservedAt time.Time    `json:"observedAt"`
+
+	// Quorum The registry keeps its majority without it
+	Quorum bool        `json:"quorum"`
+	State  HealthState `json:"state"`
+
+	// SurveyedAt When every object was last looked at
+	SurveyedAt *time.Time `json:"surveyedAt"`
+
+	// TakenOver vDisks that nodes elsewhere take over when it is lost, with all that was acknowledged
+	TakenOver int `json:"takenOver"`
+
+	// Total Bytes of the devices
+	Total int64 `json:"total"`
+	Used  int64 `json:"used"`
+
+	// Vdisks That its nodes serve
+	Vdisks int `json:"vdisks"`
+
+	// Waits vDisks that wait for it
+	Waits int `json:"waits"`
+}
+
+// DomainList defines model for DomainList.
+type DomainList struct {
+	Items []Domain `json:"items"`
+	Next  *string  `json:"next"`
+}
+
+// DomainNode defines model for DomainNode.
+type DomainNode struct {
+	// Copies It takes copies of other nodes' journals
+	Copies bool   `json:"copies"`
+	ID     string `json:"id"`
+	Name   string `json:"name"`
+
+	// Registry It runs a member of the registry
+	Registry bool `json:"registry"`
+
+	// State up: it has its lease in the registry; down: it serves nothing by it; unknown: the registry does not answer
+	State MemberState `json:"state"`
+}
+
+// DomainVDisk defines model for DomainVDisk.
+type DomainVDisk struct {
+	// Copy Node with the whole copy of its journal; null: there is none
+	Copy *string `json:"copy"`
+
+	// CopyDomain Of that node
+	CopyDomain *string `json:"copyDomain"`
+
+	// Domain Of that node
+	Domain string `json:"domain"`
+
+	// Fate When the domain is lost. stays: it is served elsewhere; takenOver: by a node elsewhere, with all that was acknowledged; waits: for the domain; gone: unless the domain comes back
+	Fate DomainVDiskFate `json:"fate"`
+	ID   string          `json:"id"`
+	Name string          `json:"name"`
+
+	// Node That serves it
+	Node  string `json:"node"`
+	VPool string `json:"vpool"`
+}
+
+// DomainVDiskFate When the domain is lost. stays: it is served elsewhere; takenOver: by a node elsewhere, with all that was acknowledged; waits: for the domain; gone: unless the domain comes back
+type DomainVDiskFate string
+
+// DomainVDiskList defines model for DomainVDiskList.
+type DomainVDiskList struct {
+	Items []DomainVDisk `json:"items"`
+	Next  *string       `json:"next"`
+}
+
 // DoomedObject defines model for DoomedObject.
 type DoomedObject struct {
 	// Bytes 0 when not known
@@ -2219,6 +2453,14 @@ type DoomedObject struct {
 	// Name Of the object on the backend
 	Name   string `json:"name"`
 	Reason string `json:"reason"`
+}
+
+// DtlCounts vDisks that this node has open, by the state of the copy of their journal
+type DtlCounts struct {
+	Catchup  int `json:"catchup"`
+	Degraded int `json:"degraded"`
+	Off      int `json:"off"`
+	Ok       int `json:"ok"`
 }
 
 // DtlMode Whether journals are mirrored on another node. off: they are not; async: a write is answered when its own node has it, and the other one may lack the newest; sync: when both have it
@@ -2717,7 +2959,7 @@ type Job struct {
 	Hint string `json:"hint"`
 	ID   string `json:"id"`
 
-	// Kind What is done. backup: of the metadata; compare, empty, rebalance, recover, survey, verifyOsd: by the object store; datastore: of a
+	// Kind What is done. backup: of the metadata; claim: of disks of a node; compare, empty, rebalance, recover, survey, verifyOsd: by the object store; datastore: of a
 	// vCenter; delete: of a vDisk or vPool; drain: of a node; export, import: content that a client reads or writes; flatten, handover, move,
 	// scrub, verify: of a vDisk; schedule: a scheduled snapshot or retention; sweep: of a vPool
 	Kind JobKind `json:"kind"`
@@ -2749,7 +2991,7 @@ type Job struct {
 	What string `json:"what"`
 }
 
-// JobKind What is done. backup: of the metadata; compare, empty, rebalance, recover, survey, verifyOsd: by the object store; datastore: of a
+// JobKind What is done. backup: of the metadata; claim: of disks of a node; compare, empty, rebalance, recover, survey, verifyOsd: by the object store; datastore: of a
 // vCenter; delete: of a vDisk or vPool; drain: of a node; export, import: content that a client reads or writes; flatten, handover, move,
 // scrub, verify: of a vDisk; schedule: a scheduled snapshot or retention; sweep: of a vPool
 type JobKind string
@@ -2906,6 +3148,65 @@ type Latencies struct {
 
 	// Writes As reads
 	Writes []float64 `json:"writes"`
+}
+
+// LayoutDisk defines model for LayoutDisk.
+type LayoutDisk struct {
+	// Free It may get other roles than these
+	Free bool `json:"free"`
+
+	// Holds What it holds and who uses it, in words
+	Holds string `json:"holds"`
+
+	// Link Name that stays
+	Link  *string `json:"link"`
+	Model *string `json:"model"`
+
+	// Mount Where the empty file system on it is mounted; null: there is none
+	Mount *string `json:"mount"`
+
+	// Name The kernel's, such as sda
+	Name string `json:"name"`
+
+	// Path Of the device
+	Path string `json:"path"`
+
+	// Places Directories that its new roles get
+	Places []LayoutPlace `json:"places"`
+
+	// Reason Why it has these roles, or none
+	Reason string `json:"reason"`
+
+	// Roles What it is for, or proposed for
+	Roles      []DiskRole `json:"roles"`
+	Rotational bool       `json:"rotational"`
+	Serial     *string    `json:"serial"`
+
+	// Size Bytes
+	Size int64 `json:"size"`
+
+	// State inUse: it has its roles; kept: it holds something and is not taken; unused: it is free and gets no role; ready: the
+	// node can give it its role; configure: its configuration has to name it; prepare: root has to make file system or
+	// directories first
+	State LayoutDiskState `json:"state"`
+
+	// Warning What speaks against that
+	Warning *string `json:"warning"`
+}
+
+// LayoutDiskState inUse: it has its roles; kept: it holds something and is not taken; unused: it is free and gets no role; ready: the
+// node can give it its role; configure: its configuration has to name it; prepare: root has to make file system or
+// directories first
+type LayoutDiskState string
+
+// LayoutPlace defines model for LayoutPlace.
+type LayoutPlace struct {
+	// Bytes That ovgate may take there; 0: all that the file system has
+	Bytes int64  `json:"bytes"`
+	Path  string `json:"path"`
+
+	// Role db: the node's own records; write: journals; read: cache; alba: device of the object store
+	Role DiskRole `json:"role"`
 }
 
 // Listener defines model for Listener.
@@ -3201,6 +3502,43 @@ type Node struct {
 	Name string `json:"name"`
 }
 
+// NodeCheck What a node found of its machine and of its network.
+type NodeCheck struct {
+	Checks     []NodeCheckItem `json:"checks"`
+	Node       Node            `json:"node"`
+	ObservedAt time.Time       `json:"observedAt"`
+
+	// State info: it is so by choice
+	State NodeCheckState `json:"state"`
+}
+
+// NodeCheckItem defines model for NodeCheckItem.
+type NodeCheckItem struct {
+	// Code What is looked at
+	Code NodeCheckItemCode `json:"code"`
+
+	// Fix What to do; empty: nothing
+	Fix string `json:"fix"`
+
+	// Means What that leads to; empty: nothing bad
+	Means string `json:"means"`
+
+	// Object What it is about, such as an address or `node beta`; empty: the node
+	Object string `json:"object"`
+
+	// State info: it is so by choice
+	State NodeCheckState `json:"state"`
+
+	// Text What was found
+	Text string `json:"text"`
+}
+
+// NodeCheckItemCode What is looked at
+type NodeCheckItemCode string
+
+// NodeCheckState info: it is so by choice
+type NodeCheckState string
+
 // NodeEvent A node joined, started, stopped, or is heard differently
 type NodeEvent struct {
 	ID string `json:"id"`
@@ -3208,6 +3546,27 @@ type NodeEvent struct {
 	// Liveness What the other nodes hear of it, a hint: alive: it answers; suspect: it does not answer, and has its lease; dead: neither; left: it said that it stops; unknown: it was not heard
 	Liveness MemberLiveness `json:"liveness"`
 	Name     string         `json:"name"`
+}
+
+// NodeLayout What the disks of a node are for.
+type NodeLayout struct {
+	// Commands For root on its machine, a line for each disk; empty: there are none
+	Commands string `json:"commands"`
+
+	// Config Lines for the node's configuration, which holds once it started anew; empty: it needs none
+	Config string `json:"config"`
+
+	// ConfigFile That it was started with; empty: none
+	ConfigFile string `json:"configFile"`
+
+	// Devices Of the object store, in the cluster
+	Devices int          `json:"devices"`
+	Disks   []LayoutDisk `json:"disks"`
+	Node    Node         `json:"node"`
+
+	// Notes What there is to know about the whole
+	Notes      []string  `json:"notes"`
+	ObservedAt time.Time `json:"observedAt"`
 }
 
 // OAuthClient defines model for OAuthClient.
@@ -3426,6 +3785,9 @@ type OSDLocateInput struct {
 type OSDPatch struct {
 	Address   *string `json:"address,omitempty"`
 	Directory *string `json:"directory,omitempty"`
+
+	// Domain By itself: what fails together with its machine, where that is no node; of all devices of the machine
+	Domain *string `json:"domain,omitempty"`
 }
 
 // OSDPurgeInput defines model for OSDPurgeInput.
@@ -3575,8 +3937,13 @@ type Password = string
 
 // Performance Rates over the last seconds; latencies are those of commands inside the node
 type Performance struct {
-	ReadBytesPerSecond float64 `json:"readBytesPerSecond"`
-	ReadIops           float64 `json:"readIops"`
+	// CacheHitsPerSecond Clusters that reads found in the read cache, in memory or on READ disks. A store that is asked has none
+	CacheHitsPerSecond float64 `json:"cacheHitsPerSecond"`
+
+	// CacheMissesPerSecond Clusters that reads had from the backend
+	CacheMissesPerSecond float64 `json:"cacheMissesPerSecond"`
+	ReadBytesPerSecond   float64 `json:"readBytesPerSecond"`
+	ReadIops             float64 `json:"readIops"`
 
 	// ReadP50Us 0 when there was none
 	ReadP50Us           float64 `json:"readP50Us"`
@@ -5514,6 +5881,9 @@ type Cursor = string
 // DatastoreRef defines model for DatastoreRef.
 type DatastoreRef = string
 
+// DomainName defines model for DomainName.
+type DomainName = string
+
 // EventsOfCode defines model for EventsOfCode.
 type EventsOfCode = string
 
@@ -5808,6 +6178,30 @@ type ListDocumentsParams struct {
 	Q *string `form:"q,omitempty" json:"q,omitempty"`
 }
 
+// ListDomainsParams defines parameters for ListDomains.
+type ListDomainsParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// ListDomainVDisksParams defines parameters for ListDomainVDisks.
+type ListDomainVDisksParams struct {
+	// Limit Most items in the answer
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before; the other parameters have to stay the same
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Q Only items whose name or labels contain this, whatever the case
+	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
 // StreamEventsParams defines parameters for StreamEvents.
 type StreamEventsParams struct {
 	// Topics Comma-separated topics out of metrics, vdisk, vpool, target, session, health, cloud, center, datastore, node, event; all of them when absent
@@ -5998,6 +6392,18 @@ type ListNodesParams struct {
 
 	// Q Only items whose name or labels contain this, whatever the case
 	Q *Query `form:"q,omitempty" json:"q,omitempty"`
+}
+
+// GetNodeLayoutParams defines parameters for GetNodeLayout.
+type GetNodeLayoutParams struct {
+	// Role DISK=ROLE for a disk that is not to get what is proposed: write, read, `write,read`, alba or none
+	Role *[]string `form:"role,omitempty" json:"role,omitempty"`
+}
+
+// ApplyNodeLayoutParams defines parameters for ApplyNodeLayout.
+type ApplyNodeLayoutParams struct {
+	// Role DISK=ROLE for a disk that is not to get what is proposed: write, read, `write,read`, alba or none
+	Role *[]string `form:"role,omitempty" json:"role,omitempty"`
 }
 
 // GetNodePerformanceParams defines parameters for GetNodePerformance.
@@ -6279,6 +6685,9 @@ type ListVDisksParams struct {
 	// Node Id or name of a node; only what it serves or is to serve
 	Node  *string     `form:"node,omitempty" json:"node,omitempty"`
 	State *VDiskState `form:"state,omitempty" json:"state,omitempty"`
+
+	// Dtl State of the copy of the journal; only vDisks that the node that is asked has open
+	Dtl *DtlState `form:"dtl,omitempty" json:"dtl,omitempty"`
 
 	// Sort name (default), created, size, stored, mapped, state, vpool, readIops, writeIops, iops, latency (the slower p99); - in front reverses
 	Sort *string `form:"sort,omitempty" json:"sort,omitempty"`
@@ -7279,6 +7688,24 @@ type ClientInterface interface {
 	// Corresponds with GET /documents/{document} (the `GetDocument` operationId).
 	GetDocument(ctx context.Context, document string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListDomains List what fails together, such as racks, with what the loss of each would mean
+	//
+	// A node is in the `domain` of its configuration, the ASD of a machine that is no node in that which was named for it.
+	// What nobody said anything of is in the domain without a name. What is said of objects is from the last survey.
+	//
+	// Corresponds with GET /domains (the `ListDomains` operationId).
+	ListDomains(ctx context.Context, params *ListDomainsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetDomain Show a domain
+	//
+	// Corresponds with GET /domains/{domain} (the `GetDomain` operationId).
+	GetDomain(ctx context.Context, domain DomainName, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListDomainVDisks List the vDisks that a domain serves, or has the copy of the journal of, and what becomes of each when it is lost
+	//
+	// Corresponds with GET /domains/{domain}/vdisks (the `ListDomainVDisks` operationId).
+	ListDomainVDisks(ctx context.Context, domain DomainName, params *ListDomainVDisksParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// StreamEvents Changes as server-sent events
 	//
 	// A `text/event-stream`. Each event has an increasing `id`, an `event` name and one JSON object as `data`:
@@ -7559,6 +7986,14 @@ type ClientInterface interface {
 	// Corresponds with GET /nodes/{node} (the `GetNode` operationId).
 	GetNode(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// CheckNode Whether a node has what it needs: clock, interfaces, ports of the other nodes, places
+	//
+	// The node itself is asked, and asks the others at that moment: it takes two seconds where one does not answer. 409
+	// `elsewhere` when the node does not answer.
+	//
+	// Corresponds with GET /nodes/{node}/check (the `CheckNode` operationId).
+	CheckNode(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// EndNodeDrain Let a node have vDisks again
 	//
 	// What it handed over stays where it is.
@@ -7573,6 +8008,25 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /nodes/{node}/drain (the `DrainNode` operationId).
 	DrainNode(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetNodeLayout What the disks of a node are for, and what free ones are proposed for
+	//
+	// Only disks that are blank, or that have an empty file system which is mounted outside of the system's places, get a
+	// role. Nothing is changed. Says what the node can do itself (`ready`), what its configuration has to say, and what
+	// root has to do first; a disk that has its roles is `inUse`. A role for a disk that is not free, as of one that
+	// got a file system meanwhile, counts for nothing, and `notes` say so. 409 `elsewhere` when the node does not answer.
+	//
+	// Corresponds with GET /nodes/{node}/layout (the `GetNodeLayout` operationId).
+	GetNodeLayout(ctx context.Context, node NodeRef, params *GetNodeLayoutParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ApplyNodeLayout Make devices of the object store of the disks that are ready for that
+	//
+	// Of those that GET with the same roles says are `ready`, one after the other: the answer names the task. What ended
+	// before it was whole is completed by asking again. Refused with 400 for a role of a disk that is not free, with 409 `in_use` while such a task runs there, or when
+	// no disk is ready.
+	//
+	// Corresponds with POST /nodes/{node}/layout (the `ApplyNodeLayout` operationId).
+	ApplyNodeLayout(ctx context.Context, node NodeRef, params *ApplyNodeLayoutParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetNodeMachine The machine of a node and the places where it keeps things
 	//
@@ -7797,14 +8251,14 @@ type ClientInterface interface {
 	// Corresponds with GET /osds/{osd} (the `GetOSD` operationId).
 	GetOSD(ctx context.Context, osd OSDNumber, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// MoveOSDWithBody Change where a device is reached
+	// MoveOSDWithBody Change where a device is reached, or what fails together with its machine
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PATCH /osds/{osd} (the `MoveOSD` operationId).
 	MoveOSDWithBody(ctx context.Context, osd OSDNumber, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// MoveOSD Change where a device is reached
+	// MoveOSD Change where a device is reached, or what fails together with its machine
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -10181,6 +10635,54 @@ func (c *Client) GetDocument(ctx context.Context, document string, reqEditors ..
 	return c.Client.Do(req)
 }
 
+// ListDomains List what fails together, such as racks, with what the loss of each would mean
+//
+// A node is in the `domain` of its configuration, the ASD of a machine that is no node in that which was named for it.
+// What nobody said anything of is in the domain without a name. What is said of objects is from the last survey.
+//
+// Corresponds with GET /domains (the `ListDomains` operationId).
+func (c *Client) ListDomains(ctx context.Context, params *ListDomainsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListDomainsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetDomain Show a domain
+//
+// Corresponds with GET /domains/{domain} (the `GetDomain` operationId).
+func (c *Client) GetDomain(ctx context.Context, domain DomainName, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetDomainRequest(c.Server, domain)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListDomainVDisks List the vDisks that a domain serves, or has the copy of the journal of, and what becomes of each when it is lost
+//
+// Corresponds with GET /domains/{domain}/vdisks (the `ListDomainVDisks` operationId).
+func (c *Client) ListDomainVDisks(ctx context.Context, domain DomainName, params *ListDomainVDisksParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListDomainVDisksRequest(c.Server, domain, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // StreamEvents Changes as server-sent events
 //
 // A `text/event-stream`. Each event has an increasing `id`, an `event` name and one JSON object as `data`:
@@ -10841,6 +11343,24 @@ func (c *Client) GetNode(ctx context.Context, node NodeRef, reqEditors ...Reques
 	return c.Client.Do(req)
 }
 
+// CheckNode Whether a node has what it needs: clock, interfaces, ports of the other nodes, places
+//
+// The node itself is asked, and asks the others at that moment: it takes two seconds where one does not answer. 409
+// `elsewhere` when the node does not answer.
+//
+// Corresponds with GET /nodes/{node}/check (the `CheckNode` operationId).
+func (c *Client) CheckNode(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCheckNodeRequest(c.Server, node)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // EndNodeDrain Let a node have vDisks again
 //
 // What it handed over stays where it is.
@@ -10866,6 +11386,45 @@ func (c *Client) EndNodeDrain(ctx context.Context, node NodeRef, reqEditors ...R
 // Corresponds with POST /nodes/{node}/drain (the `DrainNode` operationId).
 func (c *Client) DrainNode(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDrainNodeRequest(c.Server, node)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetNodeLayout What the disks of a node are for, and what free ones are proposed for
+//
+// Only disks that are blank, or that have an empty file system which is mounted outside of the system's places, get a
+// role. Nothing is changed. Says what the node can do itself (`ready`), what its configuration has to say, and what
+// root has to do first; a disk that has its roles is `inUse`. A role for a disk that is not free, as of one that
+// got a file system meanwhile, counts for nothing, and `notes` say so. 409 `elsewhere` when the node does not answer.
+//
+// Corresponds with GET /nodes/{node}/layout (the `GetNodeLayout` operationId).
+func (c *Client) GetNodeLayout(ctx context.Context, node NodeRef, params *GetNodeLayoutParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetNodeLayoutRequest(c.Server, node, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ApplyNodeLayout Make devices of the object store of the disks that are ready for that
+//
+// Of those that GET with the same roles says are `ready`, one after the other: the answer names the task. What ended
+// before it was whole is completed by asking again. Refused with 400 for a role of a disk that is not free, with 409 `in_use` while such a task runs there, or when
+// no disk is ready.
+//
+// Corresponds with POST /nodes/{node}/layout (the `ApplyNodeLayout` operationId).
+func (c *Client) ApplyNodeLayout(ctx context.Context, node NodeRef, params *ApplyNodeLayoutParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewApplyNodeLayoutRequest(c.Server, node, params)
 	if err != nil {
 		return nil, err
 	}
@@ -11399,7 +11958,7 @@ func (c *Client) GetOSD(ctx context.Context, osd OSDNumber, reqEditors ...Reques
 	return c.Client.Do(req)
 }
 
-// MoveOSDWithBody Change where a device is reached
+// MoveOSDWithBody Change where a device is reached, or what fails together with its machine
 //
 // Takes any type of body and a specified content type.
 //
@@ -11416,7 +11975,7 @@ func (c *Client) MoveOSDWithBody(ctx context.Context, osd OSDNumber, contentType
 	return c.Client.Do(req)
 }
 
-// MoveOSD Change where a device is reached
+// MoveOSD Change where a device is reached, or what fails together with its machine
 //
 // Takes a body of the `application/json` content type.
 //
@@ -16827,6 +17386,203 @@ func NewGetDocumentRequest(server string, document string) (*http.Request, error
 	return req, nil
 }
 
+// NewListDomainsRequest constructs an http.Request for the ListDomains method
+func NewListDomainsRequest(server string, params *ListDomainsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/domains")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetDomainRequest constructs an http.Request for the GetDomain method
+func NewGetDomainRequest(server string, domain DomainName) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "domain", domain, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/domains/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListDomainVDisksRequest constructs an http.Request for the ListDomainVDisks method
+func NewListDomainVDisksRequest(server string, domain DomainName, params *ListDomainVDisksParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "domain", domain, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/domains/%s/vdisks", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewStreamEventsRequest constructs an http.Request for the StreamEvents method
 func NewStreamEventsRequest(server string, params *StreamEventsParams) (*http.Request, error) {
 	var err error
@@ -18722,6 +19478,40 @@ func NewGetNodeRequest(server string, node NodeRef) (*http.Request, error) {
 	return req, nil
 }
 
+// NewCheckNodeRequest constructs an http.Request for the CheckNode method
+func NewCheckNodeRequest(server string, node NodeRef) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "node", node, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/nodes/%s/check", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewEndNodeDrainRequest constructs an http.Request for the EndNodeDrain method
 func NewEndNodeDrainRequest(server string, node NodeRef) (*http.Request, error) {
 	var err error
@@ -18780,6 +19570,128 @@ func NewDrainNodeRequest(server string, node NodeRef) (*http.Request, error) {
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetNodeLayoutRequest constructs an http.Request for the GetNodeLayout method
+func NewGetNodeLayoutRequest(server string, node NodeRef, params *GetNodeLayoutParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "node", node, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/nodes/%s/layout", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Role != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "role", *params.Role, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "array", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewApplyNodeLayoutRequest constructs an http.Request for the ApplyNodeLayout method
+func NewApplyNodeLayoutRequest(server string, node NodeRef, params *ApplyNodeLayoutParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "node", node, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/nodes/%s/layout", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Role != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "role", *params.Role, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "array", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
@@ -22591,6 +23503,18 @@ func NewListVDisksRequest(server string, params *ListVDisksParams) (*http.Reques
 		if params.State != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Dtl != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "dtl", *params.Dtl, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -26755,6 +27679,30 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /documents/{document} (the `GetDocument` operationId).
 	GetDocumentWithResponse(ctx context.Context, document string, reqEditors ...RequestEditorFn) (*GetDocumentResponse, error)
 
+	// ListDomainsWithResponse List what fails together, such as racks, with what the loss of each would mean
+	//
+	// A node is in the `domain` of its configuration, the ASD of a machine that is no node in that which was named for it.
+	// What nobody said anything of is in the domain without a name. What is said of objects is from the last survey.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /domains (the `ListDomains` operationId).
+	ListDomainsWithResponse(ctx context.Context, params *ListDomainsParams, reqEditors ...RequestEditorFn) (*ListDomainsResponse, error)
+
+	// GetDomainWithResponse Show a domain
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /domains/{domain} (the `GetDomain` operationId).
+	GetDomainWithResponse(ctx context.Context, domain DomainName, reqEditors ...RequestEditorFn) (*GetDomainResponse, error)
+
+	// ListDomainVDisksWithResponse List the vDisks that a domain serves, or has the copy of the journal of, and what becomes of each when it is lost
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /domains/{domain}/vdisks (the `ListDomainVDisks` operationId).
+	ListDomainVDisksWithResponse(ctx context.Context, domain DomainName, params *ListDomainVDisksParams, reqEditors ...RequestEditorFn) (*ListDomainVDisksResponse, error)
+
 	// StreamEventsWithResponse Changes as server-sent events
 	//
 	// A `text/event-stream`. Each event has an increasing `id`, an `event` name and one JSON object as `data`:
@@ -27093,6 +28041,16 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /nodes/{node} (the `GetNode` operationId).
 	GetNodeWithResponse(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*GetNodeResponse, error)
 
+	// CheckNodeWithResponse Whether a node has what it needs: clock, interfaces, ports of the other nodes, places
+	//
+	// The node itself is asked, and asks the others at that moment: it takes two seconds where one does not answer. 409
+	// `elsewhere` when the node does not answer.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /nodes/{node}/check (the `CheckNode` operationId).
+	CheckNodeWithResponse(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*CheckNodeResponse, error)
+
 	// EndNodeDrainWithResponse Let a node have vDisks again
 	//
 	// What it handed over stays where it is.
@@ -27111,6 +28069,29 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /nodes/{node}/drain (the `DrainNode` operationId).
 	DrainNodeWithResponse(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*DrainNodeResponse, error)
+
+	// GetNodeLayoutWithResponse What the disks of a node are for, and what free ones are proposed for
+	//
+	// Only disks that are blank, or that have an empty file system which is mounted outside of the system's places, get a
+	// role. Nothing is changed. Says what the node can do itself (`ready`), what its configuration has to say, and what
+	// root has to do first; a disk that has its roles is `inUse`. A role for a disk that is not free, as of one that
+	// got a file system meanwhile, counts for nothing, and `notes` say so. 409 `elsewhere` when the node does not answer.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /nodes/{node}/layout (the `GetNodeLayout` operationId).
+	GetNodeLayoutWithResponse(ctx context.Context, node NodeRef, params *GetNodeLayoutParams, reqEditors ...RequestEditorFn) (*GetNodeLayoutResponse, error)
+
+	// ApplyNodeLayoutWithResponse Make devices of the object store of the disks that are ready for that
+	//
+	// Of those that GET with the same roles says are `ready`, one after the other: the answer names the task. What ended
+	// before it was whole is completed by asking again. Refused with 400 for a role of a disk that is not free, with 409 `in_use` while such a task runs there, or when
+	// no disk is ready.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /nodes/{node}/layout (the `ApplyNodeLayout` operationId).
+	ApplyNodeLayoutWithResponse(ctx context.Context, node NodeRef, params *ApplyNodeLayoutParams, reqEditors ...RequestEditorFn) (*ApplyNodeLayoutResponse, error)
 
 	// GetNodeMachineWithResponse The machine of a node and the places where it keeps things
 	//
@@ -27371,14 +28352,14 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /osds/{osd} (the `GetOSD` operationId).
 	GetOSDWithResponse(ctx context.Context, osd OSDNumber, reqEditors ...RequestEditorFn) (*GetOSDResponse, error)
 
-	// MoveOSDWithBodyWithResponse Change where a device is reached
+	// MoveOSDWithBodyWithResponse Change where a device is reached, or what fails together with its machine
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PATCH /osds/{osd} (the `MoveOSD` operationId).
 	MoveOSDWithBodyWithResponse(ctx context.Context, osd OSDNumber, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*MoveOSDResponse, error)
 
-	// MoveOSDWithResponse Change where a device is reached
+	// MoveOSDWithResponse Change where a device is reached, or what fails together with its machine
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -30887,6 +31868,150 @@ func (r GetDocumentResponse) ContentType() string {
 	return ""
 }
 
+type ListDomainsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *DomainList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListDomainsResponse) GetJSON200() *DomainList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListDomainsResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListDomainsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListDomainsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListDomainsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListDomainsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetDomainResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Domain
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetDomainResponse) GetJSON200() *Domain {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetDomainResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetDomainResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetDomainResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetDomainResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetDomainResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListDomainVDisksResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *DomainVDiskList
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListDomainVDisksResponse) GetJSON200() *DomainVDiskList {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ListDomainVDisksResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListDomainVDisksResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListDomainVDisksResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListDomainVDisksResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListDomainVDisksResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type StreamEventsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -32442,6 +33567,54 @@ func (r GetNodeResponse) ContentType() string {
 	return ""
 }
 
+type CheckNodeResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *NodeCheck
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r CheckNodeResponse) GetJSON200() *NodeCheck {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r CheckNodeResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CheckNodeResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CheckNodeResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CheckNodeResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CheckNodeResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type EndNodeDrainResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -32525,6 +33698,102 @@ func (r DrainNodeResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r DrainNodeResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetNodeLayoutResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *NodeLayout
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetNodeLayoutResponse) GetJSON200() *NodeLayout {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetNodeLayoutResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetNodeLayoutResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetNodeLayoutResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetNodeLayoutResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetNodeLayoutResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ApplyNodeLayoutResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *Job
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *Error
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r ApplyNodeLayoutResponse) GetJSON202() *Job {
+	return r.JSON202
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r ApplyNodeLayoutResponse) GetJSONDefault() *Error {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ApplyNodeLayoutResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ApplyNodeLayoutResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ApplyNodeLayoutResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ApplyNodeLayoutResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -40206,6 +41475,48 @@ func (c *ClientWithResponses) GetDocumentWithResponse(ctx context.Context, docum
 	return ParseGetDocumentResponse(rsp)
 }
 
+// ListDomainsWithResponse List what fails together, such as racks, with what the loss of each would mean
+//
+// A node is in the `domain` of its configuration, the ASD of a machine that is no node in that which was named for it.
+// What nobody said anything of is in the domain without a name. What is said of objects is from the last survey.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /domains (the `ListDomains` operationId).
+func (c *ClientWithResponses) ListDomainsWithResponse(ctx context.Context, params *ListDomainsParams, reqEditors ...RequestEditorFn) (*ListDomainsResponse, error) {
+	rsp, err := c.ListDomains(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListDomainsResponse(rsp)
+}
+
+// GetDomainWithResponse Show a domain
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /domains/{domain} (the `GetDomain` operationId).
+func (c *ClientWithResponses) GetDomainWithResponse(ctx context.Context, domain DomainName, reqEditors ...RequestEditorFn) (*GetDomainResponse, error) {
+	rsp, err := c.GetDomain(ctx, domain, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetDomainResponse(rsp)
+}
+
+// ListDomainVDisksWithResponse List the vDisks that a domain serves, or has the copy of the journal of, and what becomes of each when it is lost
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /domains/{domain}/vdisks (the `ListDomainVDisks` operationId).
+func (c *ClientWithResponses) ListDomainVDisksWithResponse(ctx context.Context, domain DomainName, params *ListDomainVDisksParams, reqEditors ...RequestEditorFn) (*ListDomainVDisksResponse, error) {
+	rsp, err := c.ListDomainVDisks(ctx, domain, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListDomainVDisksResponse(rsp)
+}
+
 // StreamEventsWithResponse Changes as server-sent events
 //
 // A `text/event-stream`. Each event has an increasing `id`, an `event` name and one JSON object as `data`:
@@ -40772,6 +42083,22 @@ func (c *ClientWithResponses) GetNodeWithResponse(ctx context.Context, node Node
 	return ParseGetNodeResponse(rsp)
 }
 
+// CheckNodeWithResponse Whether a node has what it needs: clock, interfaces, ports of the other nodes, places
+//
+// The node itself is asked, and asks the others at that moment: it takes two seconds where one does not answer. 409
+// `elsewhere` when the node does not answer.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /nodes/{node}/check (the `CheckNode` operationId).
+func (c *ClientWithResponses) CheckNodeWithResponse(ctx context.Context, node NodeRef, reqEditors ...RequestEditorFn) (*CheckNodeResponse, error) {
+	rsp, err := c.CheckNode(ctx, node, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCheckNodeResponse(rsp)
+}
+
 // EndNodeDrainWithResponse Let a node have vDisks again
 //
 // What it handed over stays where it is.
@@ -40801,6 +42128,41 @@ func (c *ClientWithResponses) DrainNodeWithResponse(ctx context.Context, node No
 		return nil, err
 	}
 	return ParseDrainNodeResponse(rsp)
+}
+
+// GetNodeLayoutWithResponse What the disks of a node are for, and what free ones are proposed for
+//
+// Only disks that are blank, or that have an empty file system which is mounted outside of the system's places, get a
+// role. Nothing is changed. Says what the node can do itself (`ready`), what its configuration has to say, and what
+// root has to do first; a disk that has its roles is `inUse`. A role for a disk that is not free, as of one that
+// got a file system meanwhile, counts for nothing, and `notes` say so. 409 `elsewhere` when the node does not answer.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /nodes/{node}/layout (the `GetNodeLayout` operationId).
+func (c *ClientWithResponses) GetNodeLayoutWithResponse(ctx context.Context, node NodeRef, params *GetNodeLayoutParams, reqEditors ...RequestEditorFn) (*GetNodeLayoutResponse, error) {
+	rsp, err := c.GetNodeLayout(ctx, node, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetNodeLayoutResponse(rsp)
+}
+
+// ApplyNodeLayoutWithResponse Make devices of the object store of the disks that are ready for that
+//
+// Of those that GET with the same roles says are `ready`, one after the other: the answer names the task. What ended
+// before it was whole is completed by asking again. Refused with 400 for a role of a disk that is not free, with 409 `in_use` while such a task runs there, or when
+// no disk is ready.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /nodes/{node}/layout (the `ApplyNodeLayout` operationId).
+func (c *ClientWithResponses) ApplyNodeLayoutWithResponse(ctx context.Context, node NodeRef, params *ApplyNodeLayoutParams, reqEditors ...RequestEditorFn) (*ApplyNodeLayoutResponse, error) {
+	rsp, err := c.ApplyNodeLayout(ctx, node, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseApplyNodeLayoutResponse(rsp)
 }
 
 // GetNodeMachineWithResponse The machine of a node and the places where it keeps things
@@ -41242,7 +42604,7 @@ func (c *ClientWithResponses) GetOSDWithResponse(ctx context.Context, osd OSDNum
 	return ParseGetOSDResponse(rsp)
 }
 
-// MoveOSDWithBodyWithResponse Change where a device is reached
+// MoveOSDWithBodyWithResponse Change where a device is reached, or what fails together with its machine
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -41255,7 +42617,7 @@ func (c *ClientWithResponses) MoveOSDWithBodyWithResponse(ctx context.Context, o
 	return ParseMoveOSDResponse(rsp)
 }
 
-// MoveOSDWithResponse Change where a device is reached
+// MoveOSDWithResponse Change where a device is reached, or what fails together with its machine
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -45216,6 +46578,105 @@ func ParseGetDocumentResponse(rsp *http.Response) (*GetDocumentResponse, error) 
 	return response, nil
 }
 
+// ParseListDomainsResponse parses an HTTP response from a ListDomainsWithResponse call
+func ParseListDomainsResponse(rsp *http.Response) (*ListDomainsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListDomainsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest DomainList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetDomainResponse parses an HTTP response from a GetDomainWithResponse call
+func ParseGetDomainResponse(rsp *http.Response) (*GetDomainResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetDomainResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Domain
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListDomainVDisksResponse parses an HTTP response from a ListDomainVDisksWithResponse call
+func ParseListDomainVDisksResponse(rsp *http.Response) (*ListDomainVDisksResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListDomainVDisksResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest DomainVDiskList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseStreamEventsResponse parses an HTTP response from a StreamEventsWithResponse call
 func ParseStreamEventsResponse(rsp *http.Response) (*StreamEventsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -46291,6 +47752,39 @@ func ParseGetNodeResponse(rsp *http.Response) (*GetNodeResponse, error) {
 	return response, nil
 }
 
+// ParseCheckNodeResponse parses an HTTP response from a CheckNodeWithResponse call
+func ParseCheckNodeResponse(rsp *http.Response) (*CheckNodeResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CheckNodeResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest NodeCheck
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseEndNodeDrainResponse parses an HTTP response from a EndNodeDrainWithResponse call
 func ParseEndNodeDrainResponse(rsp *http.Response) (*EndNodeDrainResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -46336,6 +47830,72 @@ func ParseDrainNodeResponse(rsp *http.Response) (*DrainNodeResponse, error) {
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
 		var dest Member
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetNodeLayoutResponse parses an HTTP response from a GetNodeLayoutWithResponse call
+func ParseGetNodeLayoutResponse(rsp *http.Response) (*GetNodeLayoutResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetNodeLayoutResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest NodeLayout
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Error
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseApplyNodeLayoutResponse parses an HTTP response from a ApplyNodeLayoutWithResponse call
+func ParseApplyNodeLayoutResponse(rsp *http.Response) (*ApplyNodeLayoutResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ApplyNodeLayoutResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest Job
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

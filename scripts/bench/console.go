@@ -316,7 +316,7 @@ func measureBrowser(ctx context.Context, n *node.Node, opts client.Options, out 
 	if err != nil {
 		return err
 	}
-	if err := client.Done(api.CreateUser(ctx, nil, client.UserInput{Name: "anna", Role: client.RoleManage, Password: consolePassword})); err != nil {
+	if err := client.Done(api.CreateUser(ctx, nil, client.UserInput{Name: "anna", Role: client.RoleOrNoneManage, Password: consolePassword})); err != nil {
 		return err
 	}
 	alloc, stopAlloc := chromedp.NewExecAllocator(ctx, chromedp.ExecPath(path), chromedp.UserDataDir(n.Data()+".browser"), chromedp.Headless, chromedp.NoSandbox,

@@ -226,13 +226,14 @@ func (l *lab) local(portal string) string {
 	return portal
 }
 
-// makeToken makes the driver's, with the role that its README asks for.
+// makeToken makes the driver's, which may write to its vPools and do nothing else.
 func (l *lab) makeToken() error {
 	user := "cinder"
-	if err := client.Done(l.api.CreateUser(l.ctx, nil, client.UserInput{Name: user, Password: uuid(), Role: client.RoleWrite})); err != nil {
+	grants := []client.GrantInput{{Role: client.RoleWrite, Scope: "vpool:" + fast}, {Role: client.RoleWrite, Scope: "vpool:" + plain}}
+	if err := client.Done(l.api.CreateUser(l.ctx, nil, client.UserInput{Name: user, Password: uuid(), Role: client.RoleOrNoneNone, Grants: &grants})); err != nil {
 		return err
 	}
-	made, err := client.Get[client.NewToken](l.api.CreateToken(l.ctx, nil, client.TokenInput{Name: user, Role: client.RoleWrite, User: &user}))
+	made, err := client.Get[client.NewToken](l.api.CreateToken(l.ctx, nil, client.TokenInput{Name: user, Role: client.RoleOrNoneNone, User: &user, Grants: &grants}))
 	l.token = made.Secret
 	return err
 }

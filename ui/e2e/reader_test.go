@@ -197,6 +197,7 @@ func TestReader(t *testing.T) {
 	var status struct{ Node struct{ Name string } }
 	n.call(http.MethodGet, "/status", nil, &status)
 	openPage(t).asReader(n, readerPages(published.IQN, status.Node.Name, rdms.Items[0].Name))
+	membership(openPage(t), n)
 }
 
 // asReader goes through pages as somebody who may only read.
@@ -215,7 +216,6 @@ func (p *page) asReader(n *testNode, pages []readerPage) {
 		p.refuses(r)
 	}
 	p.noConsoleErrors()
-	membership(openPage(t), n)
 }
 
 // actions are those that the page shows now.

@@ -573,6 +573,7 @@ export type Connection = {
   "vdisk": string;
 };
 export type Counts = {
+  "dtl": DtlCounts;
   /** vDisks with a LUN */
   "published": number;
   /** iSCSI sessions */
@@ -745,6 +746,8 @@ export type DiskList = {
   "items": Array<Disk>;
   "next": string | null;
 };
+/** db: the node's own records; write: journals; read: cache; alba: device of the object store */
+export type DiskRole = "db" | "write" | "read" | "alba";
 export type Document = {
   "name": string;
   /** Markdown */
@@ -759,12 +762,86 @@ export type DocumentTitle = {
   "name": string;
   "title": string;
 };
+/** What fails together. */
+export type Domain = {
+  /** Of journals of vDisks that are served elsewhere */
+  "copies": number;
+  /** Of the object store */
+  "devices": number;
+  /** Devices that do not work */
+  "failed": number;
+  /** vDisks that are lost unless it comes back */
+  "gone": number;
+  /** What its loss would mean, in sentences */
+  "loss": Array<string>;
+  /** Objects that could be unreadable, at most; null: not known */
+  "lost": number | null;
+  /** With devices, that are no nodes */
+  "machines": Array<string>;
+  /** Empty: of what nobody said where it is */
+  "name": string;
+  "nodes": Array<DomainNode>;
+  "observedAt": string;
+  /** The registry keeps its majority without it */
+  "quorum": boolean;
+  "state": HealthState;
+  /** When every object was last looked at */
+  "surveyedAt": string | null;
+  /** vDisks that nodes elsewhere take over when it is lost, with all that was acknowledged */
+  "takenOver": number;
+  /** Bytes of the devices */
+  "total": number;
+  "used": number;
+  /** That its nodes serve */
+  "vdisks": number;
+  /** vDisks that wait for it */
+  "waits": number;
+};
+export type DomainList = {
+  "items": Array<Domain>;
+  "next": string | null;
+};
+export type DomainNode = {
+  /** It takes copies of other nodes' journals */
+  "copies": boolean;
+  "id": string;
+  "name": string;
+  /** It runs a member of the registry */
+  "registry": boolean;
+  "state": MemberState;
+};
+export type DomainVDisk = {
+  /** Node with the whole copy of its journal; null: there is none */
+  "copy": string | null;
+  /** Of that node */
+  "copyDomain": string | null;
+  /** Of that node */
+  "domain": string;
+  /** When the domain is lost. stays: it is served elsewhere; takenOver: by a node elsewhere, with all that was acknowledged; waits: for the domain; gone: unless the domain comes back */
+  "fate": "stays" | "takenOver" | "waits" | "gone";
+  "id": string;
+  "name": string;
+  /** That serves it */
+  "node": string;
+  "vpool": string;
+};
+export type DomainVDiskList = {
+  "items": Array<DomainVDisk>;
+  "next": string | null;
+};
 export type DoomedObject = {
   /** 0 when not known */
   "bytes": number;
   /** Of the object on the backend */
   "name": string;
   "reason": string;
+};
+/** vDisks that this node has open, by the state of the copy of their journal */
+export type DtlCounts = {
+  "catchup": number;
+  "degraded": number;
+  "off": number;
+  "ok": number;
 };
 /** Whether journals are mirrored on another node. off: they are not; async: a write is answered when its own node has it, and the other one may lack the newest; sync: when both have it */
 export type DtlMode = "off" | "async" | "sync";
@@ -1124,8 +1201,8 @@ export type Job = {
   "unit": string;
   "what": string;
 };
-/** What is done. backup: of the metadata; compare, empty, rebalance, recover, survey, verifyOsd: by the object store; datastore: of a vCenter; delete: of a vDisk or vPool; drain: of a node; export, import: content that a client reads or writes; flatten, handover, move, scrub, verify: of a vDisk; schedule: a scheduled snapshot or retention; sweep: of a vPool */
-export type JobKind = "backup" | "compare" | "datastore" | "delete" | "drain" | "empty" | "export" | "flatten" | "handover" | "import" | "move" | "rebalance" | "recover" | "schedule" | "scrub" | "survey" | "sweep" | "verify" | "verifyOsd";
+/** What is done. backup: of the metadata; claim: of disks of a node; compare, empty, rebalance, recover, survey, verifyOsd: by the object store; datastore: of a vCenter; delete: of a vDisk or vPool; drain: of a node; export, import: content that a client reads or writes; flatten, handover, move, scrub, verify: of a vDisk; schedule: a scheduled snapshot or retention; sweep: of a vPool */
+export type JobKind = "backup" | "claim" | "compare" | "datastore" | "delete" | "drain" | "empty" | "export" | "flatten" | "handover" | "import" | "move" | "rebalance" | "recover" | "schedule" | "scrub" | "survey" | "sweep" | "verify" | "verifyOsd";
 export type JobList = {
   "items": Array<Job>;
   "next": string | null;
@@ -1230,6 +1307,41 @@ export type Latencies = {
   "reads": Array<number>;
   /** As reads */
   "writes": Array<number>;
+};
+export type LayoutDisk = {
+  /** It may get other roles than these */
+  "free": boolean;
+  /** What it holds and who uses it, in words */
+  "holds": string;
+  /** Name that stays */
+  "link": string | null;
+  "model": string | null;
+  /** Where the empty file system on it is mounted; null: there is none */
+  "mount": string | null;
+  /** The kernel's, such as sda */
+  "name": string;
+  /** Of the device */
+  "path": string;
+  /** Directories that its new roles get */
+  "places": Array<LayoutPlace>;
+  /** Why it has these roles, or none */
+  "reason": string;
+  /** What it is for, or proposed for */
+  "roles": Array<DiskRole>;
+  "rotational": boolean;
+  "serial": string | null;
+  /** Bytes */
+  "size": number;
+  /** inUse: it has its roles; kept: it holds something and is not taken; unused: it is free and gets no role; ready: the node can give it its role; configure: its configuration has to name it; prepare: root has to make file system or directories first */
+  "state": "inUse" | "kept" | "unused" | "ready" | "configure" | "prepare";
+  /** What speaks against that */
+  "warning": string | null;
+};
+export type LayoutPlace = {
+  /** That ovgate may take there; 0: all that the file system has */
+  "bytes": number;
+  "path": string;
+  "role": DiskRole;
 };
 export type Listener = {
   /** Where it is reached, HOST:PORT */
@@ -1434,11 +1546,49 @@ export type Node = {
   "id": string;
   "name": string;
 };
+/** What a node found of its machine and of its network. */
+export type NodeCheck = {
+  "checks": Array<NodeCheckItem>;
+  "node": Node;
+  "observedAt": string;
+  "state": NodeCheckState;
+};
+export type NodeCheckItem = {
+  /** What is looked at */
+  "code": "clock" | "interface" | "port" | "disk";
+  /** What to do; empty: nothing */
+  "fix": string;
+  /** What that leads to; empty: nothing bad */
+  "means": string;
+  /** What it is about, such as an address or `node beta`; empty: the node */
+  "object": string;
+  "state": NodeCheckState;
+  /** What was found */
+  "text": string;
+};
+/** info: it is so by choice */
+export type NodeCheckState = "ok" | "info" | "warning" | "error";
 /** A node joined, started, stopped, or is heard differently */
 export type NodeEvent = {
   "id": string;
   "liveness": MemberLiveness;
   "name": string;
+};
+/** What the disks of a node are for. */
+export type NodeLayout = {
+  /** For root on its machine, a line for each disk; empty: there are none */
+  "commands": string;
+  /** Lines for the node's configuration, which holds once it started anew; empty: it needs none */
+  "config": string;
+  /** That it was started with; empty: none */
+  "configFile": string;
+  /** Of the object store, in the cluster */
+  "devices": number;
+  "disks": Array<LayoutDisk>;
+  "node": Node;
+  /** What there is to know about the whole */
+  "notes": Array<string>;
+  "observedAt": string;
 };
 export type OAuthClient = {
   "created": string;
@@ -1580,6 +1730,8 @@ export type OSDLocateInput = {
 export type OSDPatch = {
   "address"?: string;
   "directory"?: string;
+  /** By itself: what fails together with its machine, where that is no node; of all devices of the machine */
+  "domain"?: string;
 };
 export type OSDPurgeInput = {
   "acceptLoss"?: boolean;
@@ -1685,6 +1837,10 @@ export type Parent = {
 export type Password = string;
 /** Rates over the last seconds; latencies are those of commands inside the node */
 export type Performance = {
+  /** Clusters that reads found in the read cache, in memory or on READ disks. A store that is asked has none */
+  "cacheHitsPerSecond": number;
+  /** Clusters that reads had from the backend */
+  "cacheMissesPerSecond": number;
   "readBytesPerSecond": number;
   "readIops": number;
   /** 0 when there was none */
@@ -3031,6 +3187,12 @@ export interface Ops {
   "GET /documents": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: DocumentList };
   /** Read a document */
   "GET /documents/{document}": { path: { "document": string; }; query: { }; body: undefined; res: Document };
+  /** List what fails together, such as racks, with what the loss of each would mean */
+  "GET /domains": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: DomainList };
+  /** Show a domain */
+  "GET /domains/{domain}": { path: { "domain": string; }; query: { }; body: undefined; res: Domain };
+  /** List the vDisks that a domain serves, or has the copy of the journal of, and what becomes of each when it is lost */
+  "GET /domains/{domain}/vdisks": { path: { "domain": string; }; query: { "limit"?: number; "cursor"?: string; "q"?: string; }; body: undefined; res: DomainVDiskList };
   /** Changes as server-sent events */
   "GET /events": { path: { }; query: { "topics"?: string; }; body: undefined; res: string };
   /** List the codes that events have, and what they mean */
@@ -3099,10 +3261,16 @@ export interface Ops {
   "DELETE /nodes/{node}": { path: { "node": string; }; query: { }; body: undefined; res: void };
   /** Show a node */
   "GET /nodes/{node}": { path: { "node": string; }; query: { }; body: undefined; res: Member };
+  /** Whether a node has what it needs: clock, interfaces, ports of the other nodes, places */
+  "GET /nodes/{node}/check": { path: { "node": string; }; query: { }; body: undefined; res: NodeCheck };
   /** Let a node have vDisks again */
   "DELETE /nodes/{node}/drain": { path: { "node": string; }; query: { }; body: undefined; res: void };
   /** Have a node hand over all its vDisks */
   "POST /nodes/{node}/drain": { path: { "node": string; }; query: { }; body: undefined; res: Member };
+  /** What the disks of a node are for, and what free ones are proposed for */
+  "GET /nodes/{node}/layout": { path: { "node": string; }; query: { "role"?: Array<string>; }; body: undefined; res: NodeLayout };
+  /** Make devices of the object store of the disks that are ready for that */
+  "POST /nodes/{node}/layout": { path: { "node": string; }; query: { "role"?: Array<string>; }; body: undefined; res: Job };
   /** The machine of a node and the places where it keeps things */
   "GET /nodes/{node}/machine": { path: { "node": string; }; query: { }; body: undefined; res: Machine };
   /** What all vDisks of a node did together */
@@ -3158,7 +3326,7 @@ export interface Ops {
   "POST /osds": { path: { }; query: { }; body: OSDInput; res: OSD };
   /** A device */
   "GET /osds/{osd}": { path: { "osd": number; }; query: { }; body: undefined; res: OSD };
-  /** Change where a device is reached */
+  /** Change where a device is reached, or what fails together with its machine */
   "PATCH /osds/{osd}": { path: { "osd": number; }; query: { }; body: OSDPatch; res: OSD };
   /** Empty a device that works; it leaves when nothing is stored on it any more */
   "POST /osds/{osd}/decommission": { path: { "osd": number; }; query: { }; body: undefined; res: OSD };
@@ -3261,7 +3429,7 @@ export interface Ops {
   /** Change a user's role, grants or password */
   "PATCH /users/{user}": { path: { "user": string; }; query: { }; body: UserPatch; res: User };
   /** List vDisks */
-  "GET /vdisks": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; "vpool"?: string; "parent"?: string; "node"?: string; "state"?: VDiskState; "sort"?: string; }; body: undefined; res: VDiskList };
+  "GET /vdisks": { path: { }; query: { "limit"?: number; "cursor"?: string; "q"?: string; "vpool"?: string; "parent"?: string; "node"?: string; "state"?: VDiskState; "dtl"?: DtlState; "sort"?: string; }; body: undefined; res: VDiskList };
   /** Create a vDisk */
   "POST /vdisks": { path: { }; query: { }; body: VDiskInput; res: VDisk };
   /** Delete a vDisk */

@@ -1,1 +1,0 @@
-import{a}from"/assets/chunk-6AMMCAXY.js";import"/assets/chunk-VJD3AI6M.js";import"/assets/chunk-3NEJJUEJ.js";import"/assets/chunk-GN2DG2B5.js";import"/assets/chunk-WOLH55UI.js";import"/assets/chunk-DXOAZECT.js";import"/assets/chunk-45Y4MUV5.js";import"/assets/chunk-JJA2HU6S.js";import"/assets/chunk-Y442AB2F.js";import"/assets/chunk-SBQTZQSR.js";export{a as RestoredCards};

@@ -1,1 +1,0 @@
-import{a}from"/assets/chunk-WN7DU5WP.js";import"/assets/chunk-VX3FHKJB.js";import"/assets/chunk-PICUYLK3.js";import"/assets/chunk-A7P4GK7F.js";import"/assets/chunk-I727MWEA.js";import"/assets/chunk-MHKFAXN6.js";import"/assets/chunk-UGANN6ZJ.js";import"/assets/chunk-SUTMOHUT.js";import"/assets/chunk-Y442AB2F.js";import"/assets/chunk-DUC7PYJ3.js";export{a as RestoredCards};

@@ -1,1 +1,0 @@
-import{a as n}from"/assets/chunk-5AUHETMG.js";import{d as r}from"/assets/chunk-L4DZJO7X.js";import{ea as e}from"/assets/chunk-VAJRTB7U.js";var d=()=>import("/assets/History-N74LBHRI.js");function f({at:t,...a}){let o=r().data?.node.name,i=!!(t&&o&&t!==o);return e(n,{load:d,children:({History:s})=>e(s,{...a,elsewhere:i})})}export{f as a};

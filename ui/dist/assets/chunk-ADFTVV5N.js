@@ -1,5 +1,0 @@
-<<<<<<<< HEAD:ui/dist/assets/chunk-ADFTVV5N.js
-import{ca as n,d as i,f as l}from"/assets/chunk-DUC7PYJ3.js";function u({label:t,parts:a}){return n("div",{class:"meter",role:"img","aria-label":t,children:a.map((e,r)=>n(s,{...e},r))})}function s({share:t,class:a}){let e=l(null),r=`${(100*Math.min(1,Math.max(0,t||0))).toFixed(2)}%`;return i(()=>{e.current?.style.setProperty("width",r)},[r]),n("i",{ref:e,class:a})}function c(t){return t>=.95?"tone-bad":t>=.8?"tone-warn":""}export{u as a,c as b};
-========
-import{d as i,da as n,f as l}from"/assets/chunk-OHUF6KAP.js";function u({label:t,parts:a}){return n("div",{class:"meter",role:"img","aria-label":t,children:a.map((e,r)=>n(s,{...e},r))})}function s({share:t,class:a}){let e=l(null),r=`${(100*Math.min(1,Math.max(0,t||0))).toFixed(2)}%`;return i(()=>{e.current?.style.setProperty("width",r)},[r]),n("i",{ref:e,class:a})}function c(t){return t>=.95?"tone-bad":t>=.8?"tone-warn":""}export{u as a,c as b};
->>>>>>>> 0c3c3dc (Overview: cache hits, copies of journals by state, what fills the disks):ui/dist/assets/chunk-ECL6JKSQ.js

@@ -1,7 +1,0 @@
-<<<<<<<< HEAD:ui/dist/assets/chunk-CRDKGBKI.js
-import{a as o}from"/assets/chunk-C4BRCL3D.js";import{ea as s}from"/assets/chunk-VAJRTB7U.js";function a(r){let e={};for(let n of r.split(`
-========
-import{a as o}from"/assets/chunk-BTZEHXXF.js";import{ca as s}from"/assets/chunk-NRSPCDXW.js";function a(r){let e={};for(let n of r.split(`
->>>>>>>> 7b760e9 (Accounts: groups of users and roles on vPools and backends, enforced per object):ui/dist/assets/chunk-JVRO3LR3.js
-`)){let[t="",...i]=n.split("=");t.trim()&&(e[t.trim()]=i.join("=").trim())}return e}function u(r){return Object.keys(r).sort().map(e=>`${e}=${r[e]}`).join(`
-`)}function c({value:r,onValue:e,error:n}){return s(o,{label:"Labels",hint:"One a line, such as env=test. They are kept with the vDisk.",error:n,children:t=>s("textarea",{...t,name:"labels",rows:3,spellcheck:!1,value:r,onInput:i=>e(i.currentTarget.value)})})}export{a,u as b,c};

@@ -1,1 +1,0 @@
-import{a as r}from"/assets/chunk-BDUC4BAY.js";import{ca as t,r as e}from"/assets/chunk-DUC7PYJ3.js";var p=()=>import("/assets/Peek-O6DAIT65.js");function a({children:n}){let o=e.value.get("peek");return o&&t(r,{load:p,waiting:null,children:i=>n(i,o)})}export{a};

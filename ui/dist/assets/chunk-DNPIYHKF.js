@@ -1,5 +1,0 @@
-<<<<<<<< HEAD:ui/dist/assets/chunk-DNPIYHKF.js
-import{b as n}from"/assets/chunk-OHYU3W4D.js";import{a as t,ea as o,ra as s}from"/assets/chunk-VAJRTB7U.js";function p({nodes:r,what:a}){return o(t,{children:r.map(e=>o(s,{tone:"warn",children:[o("span",{children:["Node ",e.node," does not answer."," ",e.observedAt?o(t,{children:["What is shown of it was so ",o(n,{at:e.observedAt}),"."]}):`${a} are not shown.`]}),o("span",{class:"muted small",children:e.error})]},e.node))})}export{p as a};
-========
-import{b as n}from"/assets/chunk-FBR3XK6B.js";import{a as t,ca as o,na as s}from"/assets/chunk-NRSPCDXW.js";function p({nodes:r,what:a}){return o(t,{children:r.map(e=>o(s,{tone:"warn",children:[o("span",{children:["Node ",e.node," does not answer."," ",e.observedAt?o(t,{children:["What is shown of it was so ",o(n,{at:e.observedAt}),"."]}):`${a} are not shown.`]}),o("span",{class:"muted small",children:e.error})]},e.node))})}export{p as a};
->>>>>>>> 7b760e9 (Accounts: groups of users and roles on vPools and backends, enforced per object):ui/dist/assets/chunk-NS6ZTD2W.js

@@ -1,1 +1,0 @@
-import{a as n}from"/assets/chunk-ZBJVSWIL.js";import{d as r}from"/assets/chunk-TKSXWIIM.js";import{da as e}from"/assets/chunk-SBQTZQSR.js";var d=()=>import("/assets/History-52SKDVU6.js");function f({at:t,...a}){let o=r().data?.node.name,i=!!(t&&o&&t!==o);return e(n,{load:d,children:({History:s})=>e(s,{...a,elsewhere:i})})}export{f as a};

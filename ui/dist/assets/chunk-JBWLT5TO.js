@@ -1,1 +1,0 @@
-import{a as r}from"/assets/chunk-5AUHETMG.js";import{ea as t,r as e}from"/assets/chunk-VAJRTB7U.js";var p=()=>import("/assets/Peek-I42Z3L76.js");function a({children:n}){let o=e.value.get("peek");return o&&t(r,{load:p,waiting:null,children:i=>n(i,o)})}export{a};

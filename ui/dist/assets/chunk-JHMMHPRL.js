@@ -1,1 +1,0 @@
-import{a as n}from"/assets/chunk-BDUC4BAY.js";import{d as r}from"/assets/chunk-3XVQARPV.js";import{ca as e}from"/assets/chunk-DUC7PYJ3.js";var d=()=>import("/assets/History-YZ6MISZ6.js");function f({at:t,...a}){let o=r().data?.node.name,i=!!(t&&o&&t!==o);return e(n,{load:d,children:({History:s})=>e(s,{...a,elsewhere:i})})}export{f as a};

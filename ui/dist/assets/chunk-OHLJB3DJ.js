@@ -1,5 +1,0 @@
-<<<<<<<< HEAD:ui/dist/assets/chunk-OHLJB3DJ.js
-import{b as n}from"/assets/chunk-SUTMOHUT.js";import{a as t,ca as o,na as s}from"/assets/chunk-DUC7PYJ3.js";function p({nodes:r,what:a}){return o(t,{children:r.map(e=>o(s,{tone:"warn",children:[o("span",{children:["Node ",e.node," does not answer."," ",e.observedAt?o(t,{children:["What is shown of it was so ",o(n,{at:e.observedAt}),"."]}):`${a} are not shown.`]}),o("span",{class:"muted small",children:e.error})]},e.node))})}export{p as a};
-========
-import{b as n}from"/assets/chunk-VLPMGRYY.js";import{a as t,da as o,qa as s}from"/assets/chunk-OHUF6KAP.js";function p({nodes:r,what:a}){return o(t,{children:r.map(e=>o(s,{tone:"warn",children:[o("span",{children:["Node ",e.node," does not answer."," ",e.observedAt?o(t,{children:["What is shown of it was so ",o(n,{at:e.observedAt}),"."]}):`${a} are not shown.`]}),o("span",{class:"muted small",children:e.error})]},e.node))})}export{p as a};
->>>>>>>> 0c3c3dc (Overview: cache hits, copies of journals by state, what fills the disks):ui/dist/assets/chunk-K6MYDLUR.js

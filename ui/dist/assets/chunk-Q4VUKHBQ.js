@@ -1,5 +1,0 @@
-<<<<<<<< HEAD:ui/dist/assets/chunk-Q4VUKHBQ.js
-import{d as i,ea as n,f as l}from"/assets/chunk-VAJRTB7U.js";function u({label:t,parts:a}){return n("div",{class:"meter",role:"img","aria-label":t,children:a.map((e,r)=>n(s,{...e},r))})}function s({share:t,class:a}){let e=l(null),r=`${(100*Math.min(1,Math.max(0,t||0))).toFixed(2)}%`;return i(()=>{e.current?.style.setProperty("width",r)},[r]),n("i",{ref:e,class:a})}function c(t){return t>=.95?"tone-bad":t>=.8?"tone-warn":""}export{u as a,c as b};
-========
-import{ca as n,d as i,f as l}from"/assets/chunk-NRSPCDXW.js";function u({label:t,parts:a}){return n("div",{class:"meter",role:"img","aria-label":t,children:a.map((e,r)=>n(s,{...e},r))})}function s({share:t,class:a}){let e=l(null),r=`${(100*Math.min(1,Math.max(0,t||0))).toFixed(2)}%`;return i(()=>{e.current?.style.setProperty("width",r)},[r]),n("i",{ref:e,class:a})}function c(t){return t>=.95?"tone-bad":t>=.8?"tone-warn":""}export{u as a,c as b};
->>>>>>>> 7b760e9 (Accounts: groups of users and roles on vPools and backends, enforced per object):ui/dist/assets/chunk-46RAKR7P.js

@@ -1,1 +1,0 @@
-import{a as r}from"/assets/chunk-ZBJVSWIL.js";import{da as t,r as e}from"/assets/chunk-SBQTZQSR.js";var p=()=>import("/assets/Peek-FXYILPZN.js");function a({children:n}){let o=e.value.get("peek");return o&&t(r,{load:p,waiting:null,children:i=>n(i,o)})}export{a};

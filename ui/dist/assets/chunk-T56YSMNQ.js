@@ -1,1 +1,0 @@
-import{ca as n}from"/assets/chunk-DUC7PYJ3.js";function l(e){return n("li",{class:e.done?"done":"",children:[n("span",{class:"mark",children:e.done&&n("span",{class:"visually-hidden",children:"Done"})}),n("div",{class:"stack",children:[n("h3",{children:e.title}),e.children]})]})}export{l as a};

@@ -1,7 +1,0 @@
-<<<<<<<< HEAD:ui/dist/assets/chunk-2BGC3BRL.js
-import{a}from"/assets/chunk-UGANN6ZJ.js";import{M as p,ca as e,f as s,ma as c}from"/assets/chunk-DUC7PYJ3.js";function g({label:o,text:n,name:t,show:r=i=>i}){let i=s(null);return e("div",{class:"copy",children:[e("div",{class:"copy-head",children:[e("span",{children:o}),e("span",{class:"spacer"}),e(c,{kind:"quiet",small:!0,label:`Copy ${o}`,onClick:()=>{m(n,i.current)},children:[e(a,{name:"copy"})," Copy"]})]}),e("pre",{ref:i,"data-copy":t,tabIndex:0,role:"group","aria-label":o,children:n.split(`
-========
-import{a}from"/assets/chunk-AGN2YOBN.js";import{N as p,da as e,f as s,pa as c}from"/assets/chunk-OHUF6KAP.js";function g({label:o,text:n,name:t,show:r=i=>i}){let i=s(null);return e("div",{class:"copy",children:[e("div",{class:"copy-head",children:[e("span",{children:o}),e("span",{class:"spacer"}),e(c,{kind:"quiet",small:!0,label:`Copy ${o}`,onClick:()=>{m(n,i.current)},children:[e(a,{name:"copy"})," Copy"]})]}),e("pre",{ref:i,"data-copy":t,tabIndex:0,role:"group","aria-label":o,children:n.split(`
->>>>>>>> 0c3c3dc (Overview: cache hits, copies of journals by state, what fills the disks):ui/dist/assets/chunk-XZTHKVO6.js
-`).map((l,d)=>e("span",{class:"line",children:[r(l),`
-`]},d))})]})}async function m(o,n){try{await navigator.clipboard.writeText(o),p("ok","Copied");return}catch{}if(!n)return;let t=getSelection();t?.removeAllRanges();let r=document.createRange();r.selectNodeContents(n),t?.addRange(r),document.execCommand("copy")?p("ok","Copied"):p("info","Selected: press Ctrl+C to copy")}export{g as a};
