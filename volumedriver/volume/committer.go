@@ -16,7 +16,7 @@ import (
 const (
 	// defaultOverlap is the data from which a record is worth being written while others
 	// are, in bytes; below it one append for all of them is faster than two.
-	defaultOverlap = 64 << 10
+	defaultOverlap = 256 << 10
 	// maxFlights is how many records are written at once: a disk takes several synced
 	// writes in little more time than one.
 	maxFlights = 4
