@@ -657,6 +657,14 @@ func (c *Chunk) InMemory(off, n int64) bool {
 	return len(c.segs) > 0 && off >= c.segs[0].off
 }
 
+// Settled returns up to where, in bytes, the file has all that was appended. What is behind is
+// in memory.
+func (c *Chunk) Settled() int64 {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.settled
+}
+
 // Copy fills pieces that follow each other in the chunk, from off on, from memory, and
 // returns how many; piece returns the next one, nil at the end. It holds no lock while it
 // copies, which would hold up appends: what was appended does not change, and the memory

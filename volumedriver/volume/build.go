@@ -72,16 +72,14 @@ func (v *Volume) gather(obj []byte, data []kept, n uint32) error {
 		return cmp.Or(cmp.Compare(a.point.Chunk, b.point.Chunk), cmp.Compare(a.point.Off, b.point.Off))
 	})
 	unit := uint32(v.cluster / MinClusterSize)
-	var buf []byte // for what is on disk only
-	most := maxAppend / v.cluster
+	w := gatherWindow{cluster: int64(v.cluster)}
 	for i := 0; i < len(data); {
 		k := 1
-		for i+k < len(data) && k < most && data[i+k].point.Chunk == data[i].point.Chunk &&
-			data[i+k].point.Off == data[i].point.Off+uint32(k)*unit {
+		for i+k < len(data) && data[i+k].point.Chunk == data[i].point.Chunk && data[i+k].point.Off == data[i].point.Off+uint32(k)*unit {
 			k++
 		}
 		chunk := v.journal.Pin(data[i].point.Chunk)
-		copied := chunk.Copy(int64(data[i].point.Off)*MinClusterSize, func(j int) []byte {
+		copied := chunk.Copy(data[i].off(), func(j int) []byte {
 			if j == k {
 				return nil
 			}
@@ -89,22 +87,19 @@ func (v *Volume) gather(obj []byte, data []kept, n uint32) error {
 			return dst
 		})
 		var err error
-		if copied < k {
-			if buf == nil {
-				buf = blockfs.AlignedBuffer(maxAppend)
+		for j := copied; j < k && err == nil; j++ {
+			var b []byte
+			if b, err = w.read(chunk, data[i+j:]); err == nil {
+				dst, _ := v.layout.Slot(obj, n, data[i+j].slot)
+				copy(dst, b)
 			}
-			_, err = chunk.ReadAt(buf[copied*v.cluster:k*v.cluster], int64(data[i+copied].point.Off)*MinClusterSize)
 		}
 		chunk.Unpin()
 		if err != nil {
 			return fmt.Errorf("vdisk %s: %w: %w", v.id, ErrMedium, err)
 		}
-		for j := range k {
-			d := data[i+j]
+		for _, d := range data[i : i+k] {
 			dst, sum := v.layout.Slot(obj, n, d.slot)
-			if j >= copied {
-				copy(dst, buf[j*v.cluster:(j+1)*v.cluster])
-			}
 			if v.seed.Sum(v.lba(d.cluster), dst) != d.point.Sum {
 				v.stats.crcErrors.Add(1)
 				return fmt.Errorf("vdisk %s: %w at lba %d: journal checksum before upload", v.id, ErrMedium, v.lba(d.cluster))
@@ -114,6 +109,47 @@ func (v *Volume) gather(obj []byte, data []kept, n uint32) error {
 		i += k
 	}
 	return nil
+}
+
+// off is where in its chunk the cluster is, in bytes.
+func (k *kept) off() int64 { return int64(k.point.Off) * MinClusterSize }
+
+// gatherGap is how much that is not wanted is read between two pieces rather than asking the
+// disk twice, in bytes: several headers of records.
+const gatherGap = 32 << 10
+
+// gatherWindow is what gather read of a chunk last, of what memory has no more.
+type gatherWindow struct {
+	cluster int64 // bytes
+	chunk   uint32
+	off     int64
+	b, buf  []byte
+}
+
+// read returns the first cluster of data, which follow each other in the chunk, and reads those
+// behind it with it.
+func (w *gatherWindow) read(c *journal.Chunk, data []kept) ([]byte, error) {
+	off, id := data[0].off(), data[0].point.Chunk
+	if at := off - w.off; id != w.chunk || at < 0 || at+w.cluster > int64(len(w.b)) {
+		end, whole := off+w.cluster, c.Settled()
+		for i := range data[1:] {
+			o := data[1+i].off()
+			if data[1+i].point.Chunk != id || o > end+gatherGap || o+w.cluster > min(off+maxAppend, whole) {
+				break
+			}
+			end = o + w.cluster
+		}
+		if w.buf == nil {
+			w.buf = blockfs.AlignedBuffer(maxAppend)
+		}
+		w.chunk, w.off, w.b = id, off, w.buf[:end-off]
+		if _, err := c.ReadAt(w.b, off); err != nil {
+			w.b = nil
+			return nil, err
+		}
+	}
+	at := off - w.off
+	return w.b[at : at+w.cluster], nil
 }
 
 // build makes the Volume of an opening: map from checkpoint and TLogs, overlay

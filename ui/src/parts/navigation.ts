@@ -37,8 +37,8 @@ function pages(manager: boolean, counts?: Counts): [string, Entry[]][] {
     [
       "Integrations",
       [
-        { to: "/openstack", text: "OpenStack", icon: "vpool" },
-        { to: "/vsphere", text: "vSphere", icon: "nodes" },
+        { to: "/openstack", text: "OpenStack", icon: "openstack" },
+        { to: "/vsphere", text: "vSphere", icon: "vsphere" },
       ],
     ],
     [
@@ -63,13 +63,13 @@ function pages(manager: boolean, counts?: Counts): [string, Entry[]][] {
       "Admin",
       [
         { to: "/nodes", text: "Nodes", icon: "nodes" },
-        { to: "/domains", text: "Domains", icon: "topology" },
+        { to: "/domains", text: "Domains", icon: "domain" },
         ...(manager ? [{ to: "/users", text: "Users", icon: "users" } as const] : []),
         { to: "/tokens", text: "Tokens", icon: "tokens" },
         ...(manager
           ? [
               { to: "/audit", text: "Audit log", icon: "audit" } as const,
-              { to: "/settings", text: "Settings", icon: "person" } as const,
+              { to: "/settings", text: "Settings", icon: "settings" } as const,
             ]
           : []),
         { to: "/system", text: "Updates and support", icon: "updates" },
