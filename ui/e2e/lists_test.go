@@ -166,7 +166,7 @@ func others(p *page, n *testNode) {
 	dir := p.t.TempDir()
 	p.do("where files go", saveTo(dir))
 	for _, list := range []struct{ name, path, holds string }{
-		{"templates", "/templates", "system,gold,1073741824,"}, {"targets", "/iscsi", ",0: web-03,any,0,"}, {"nodes", "/nodes", node + ",up,"}, {"users", "/users", "admin,manage,password,"},
+		{"templates", "/templates", "system,gold,1073741824,"}, {"targets", "/iscsi", ",0: web-03,any,0,"}, {"nodes", "/nodes", node + ",up,"}, {"users", "/users", "admin,manage,manage,,password,"},
 		{"devices", "/disks", "1,"}, {"events", "/events", ",node " + node + ","}, {"audit", "/audit", ",PublishVDisk,vdisk web-03,Done,"}, {"snapshots", "/vdisks/web-01?tab=snapshots", "first,"},
 		{"rules", "/alerts?tab=rules", ",on"}, {"presets", "/alba", "default,"},
 	} {

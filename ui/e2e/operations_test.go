@@ -36,7 +36,9 @@ func TestOperations(t *testing.T) {
 	events(p, n)
 	auditLog(p, n)
 	documents(p)
-	p.mayAskLate(http.StatusUnauthorized, "/performance") // of the overview, which is signed out of
+	for _, path := range []string{"/performance", "/api/v1/status", "/api/v1/jobs"} { // of the overview, which is signed out of
+		p.mayAskLate(http.StatusUnauthorized, path)
+	}
 	provider(p, n)
 	readers(p, n)
 	p.noConsoleErrors()

@@ -36,6 +36,7 @@ func cloudPages() []readerPage {
 		{
 			path:     "/openstack",
 			disabled: map[string][]string{"manage": {"Add cloud"}, "write": {"Attach to Cinder"}},
+			free:     []string{"View of the table", "The list as a CSV file"},
 			calls:    [][3]string{{"POST", "/openstack/clouds", `{"name":"x","options":{"url":"https://x"},"secret":"x"}`}},
 		},
 		{

@@ -181,7 +181,8 @@ func (a *app) benchVDisk() *cobra.Command {
 func benchEnd(ctx context.Context, api *client.Client, name string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), benchCleanup)
 	defer cancel()
-	err := client.Done(api.UnpublishVDisk(ctx, name, client.UnpublishInput{}))
+	// The node may not have seen yet that the session of this command is over.
+	err := client.Done(api.UnpublishVDisk(ctx, name, client.UnpublishInput{Force: new(true)}))
 	if err == nil {
 		err = client.Done(api.DeleteVDisk(ctx, name, &client.DeleteVDiskParams{Purge: new(true)}))
 	}
