@@ -125,6 +125,9 @@ var requestID = regexp.MustCompile(`"requestId":"[0-9a-f]*"`)
 // TestScopedWalk walks all operations as one with role manage on one vPool alone. Nothing of
 // another vPool changes, and nothing of it is told: what is there is answered as what is not.
 func TestScopedWalk(t *testing.T) {
+	if testing.Short() {
+		t.Skip("walks all operations; it is for the area unit")
+	}
 	t.Parallel()
 	s := serve(t)
 	names, ids := s.hide()

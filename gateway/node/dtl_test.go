@@ -282,6 +282,9 @@ func TestDTL(t *testing.T) {
 func TestDTLClear(t *testing.T) {
 	t.Parallel()
 	for _, both := range []bool{true, false} {
+		if !both && testing.Short() {
+			continue // the link has TLS then, as in TestDTL
+		}
 		t.Run(fmt.Sprintf("the other one too: %v", both), func(t *testing.T) {
 			store := openShared(t)
 			r, ca, id, owner := startOwner(t, store, "dtl: {listen: '127.0.0.1:0', clear: true}\n")

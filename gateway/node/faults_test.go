@@ -675,6 +675,9 @@ func TestFaultsOfStore(t *testing.T) {
 
 // TestFaultsOfCluster: those of a node's peers and registry.
 func TestFaultsOfCluster(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a minute; it is for the area unit")
+	}
 	t.Parallel()
 	sh := &shift{}
 	c := newMirroredWith(t, 2, Options{askRegistry: 300 * time.Millisecond, shift: sh})

@@ -46,8 +46,26 @@ func (f *grantFlags) given() (*[]client.GrantInput, error) {
 	return f.of(nil)
 }
 
-// asked tells whether there is something to change.
-func (f *grantFlags) asked() bool { return len(f.grant)+len(f.revoke) > 0 }
+// change returns what a role, empty for the one that there is, and the flags change; present asks for
+// the grants that there are.
+func (f *grantFlags) change(word string, present func() ([]client.Grant, error)) (role *client.RoleOrNone, grants *[]client.GrantInput, err error) {
+	if word != "" {
+		r, err := roleOrNone(word)
+		if err != nil {
+			return nil, nil, err
+		}
+		role = &r
+	}
+	if len(f.grant)+len(f.revoke) == 0 {
+		return role, nil, nil
+	}
+	now, err := present()
+	if err != nil {
+		return nil, nil, err
+	}
+	grants, err = f.of(now)
+	return role, grants, err
+}
 
 // of returns the grants that there are to be in place of present ones.
 func (f *grantFlags) of(present []client.Grant) (*[]client.GrantInput, error) {

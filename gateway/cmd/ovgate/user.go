@@ -123,23 +123,14 @@ func (a *app) userEdit() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&roleName, "role", "", "over everything: none, read, write or manage")
 	grants.add(cmd, true)
-	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
+	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) (err error) {
 		var patch client.UserPatch
-		if roleName != "" {
-			r, err := roleOrNone(roleName)
-			if err != nil {
-				return err
-			}
-			patch.Role = &r
-		}
-		if grants.asked() {
+		patch.Role, patch.Grants, err = grants.change(roleName, func() ([]client.Grant, error) {
 			now, err := client.Get[client.User](api.GetUser(ctx, args[0]))
-			if err != nil {
-				return err
-			}
-			if patch.Grants, err = grants.of(now.Grants); err != nil {
-				return err
-			}
+			return now.Grants, err
+		})
+		if err != nil {
+			return err
 		}
 		if patch == (client.UserPatch{}) {
 			return usagef("user edit: say what is to change: --role, --grant or --revoke")

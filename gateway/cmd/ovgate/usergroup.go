@@ -91,26 +91,17 @@ func (a *app) userGroupEdit() *cobra.Command {
 	cmd.Flags().StringVar(&roleName, "role", "", "of its members over everything: none, read, write or manage")
 	cmd.Flags().StringVar(&description, "description", "", "what it is for")
 	grants.add(cmd, true)
-	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) error {
+	cmd.RunE = a.online(func(ctx context.Context, api *client.Client, args []string) (err error) {
 		patch := client.UserGroupPatch{Name: given(name)}
 		if cmd.Flags().Changed("description") {
 			patch.Description = &description
 		}
-		if roleName != "" {
-			r, err := roleOrNone(roleName)
-			if err != nil {
-				return err
-			}
-			patch.Role = &r
-		}
-		if grants.asked() {
+		patch.Role, patch.Grants, err = grants.change(roleName, func() ([]client.Grant, error) {
 			now, err := client.Get[client.UserGroup](api.GetGroup(ctx, args[0]))
-			if err != nil {
-				return err
-			}
-			if patch.Grants, err = grants.of(now.Grants); err != nil {
-				return err
-			}
+			return now.Grants, err
+		})
+		if err != nil {
+			return err
 		}
 		if patch == (client.UserGroupPatch{}) {
 			return usagef("group edit: say what is to change: --name, --role, --description, --grant or --revoke")
