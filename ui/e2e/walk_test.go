@@ -23,12 +23,15 @@ const walkLimit = 30 * time.Minute
 // routePattern finds the addresses of the console's router.
 var routePattern = regexp.MustCompile(`(?m)^\s*\["(/[^"]*)",`)
 
+// fullMatrix tells that everything is looked at in both themes and widths, which takes minutes more.
+func fullMatrix() bool { return os.Getenv("E2E_WALK") == "full" }
+
 // TestWalk opens every address that the router knows, and every tab there, of a node that has something to show on
 // each: each comes up, without a message in the browser's console and without a refusal on the page. With E2E_WALK=full
 // it does so in both themes at the widths of a desktop and a phone, looks at each with axe, and keeps a picture of each.
 func TestWalk(t *testing.T) {
 	t.Parallel()
-	full := os.Getenv("E2E_WALK") == "full"
+	full := fullMatrix()
 	n := startNode(t)
 	examples := seed(n, t.TempDir(), full)
 	p := openPageFor(t, walkLimit)
