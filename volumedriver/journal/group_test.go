@@ -412,6 +412,13 @@ func TestGroupDamage(t *testing.T) {
 			if errors.As(err, &damaged) != c.corrupt {
 				t.Fatal(err)
 			}
+			// What begins after that is not touched by it.
+			b := newTestLog(p, diskB, 1, 1, nil)
+			puts(t, b, 2, 1)
+			b.Close()
+			if r, err := Recover(p, diskB, 1, anyOf(1)); err != nil || r.LastSeq != 2 {
+				t.Errorf("another vDisk: %v", err)
+			}
 			if !c.corrupt && r.LastSeq != c.last {
 				t.Errorf("tail ends at %d", r.LastSeq)
 			}

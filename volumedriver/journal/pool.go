@@ -48,7 +48,6 @@ type Pool struct {
 	id     string
 	format int    // of pool.json; the group log's
 	group  *group // nil: there is none
-	damage error  // what is not whole of the group log that was found at open
 
 	mu       sync.Mutex
 	free     []*chunkFile
@@ -72,6 +71,7 @@ type chunkFile struct {
 	// generation is that of its opener, as it was found at open.
 	generation uint64
 	hole       bool     // records of it are in the group log alone
+	damage     error    // what was not whole of the group log when it was found at open
 	owner      [16]byte // of what is written in it, also while it is free
 	epoch      uint32   // the same: that of its opener
 }
@@ -346,7 +346,7 @@ func (p *Pool) give(cf *chunkFile) {
 }
 
 func (p *Pool) freeLocked(cf *chunkFile) {
-	cf.hole = false
+	cf.hole, cf.damage = false, nil
 	p.free = append(p.free, cf)
 	p.signalLocked()
 }

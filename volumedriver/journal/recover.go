@@ -111,8 +111,8 @@ func (r *Recovery) whole(from uint64) error {
 		switch {
 		case c.file.hole:
 			return fmt.Errorf("journal %s: %w", c.file.name, errHole)
-		case r.pool.damage != nil:
-			return &CorruptError{Chunk: c.file.name, Off: -1, Seq: from, Why: r.pool.damage.Error()}
+		case c.file.damage != nil:
+			return &CorruptError{Chunk: c.file.name, Off: -1, Seq: from, Why: c.file.damage.Error()}
 		}
 	}
 	return nil

@@ -62,6 +62,7 @@ func (p *Pool) redoFrames(frames []foundFrame) (holes int, err error) {
 	slices.SortFunc(frames, func(a, b foundFrame) int { return cmp.Compare(a.number, b.number) })
 	last := frames[len(frames)-1]
 	next, put := last.oldest, 0
+	var damage error
 	chunks := map[uint64]*chunkFile{}
 	for _, held := range p.held {
 		for _, cf := range held {
@@ -74,14 +75,14 @@ func (p *Pool) redoFrames(frames []foundFrame) (holes int, err error) {
 			continue // what it holds is in the chunks
 		}
 		if f.number != next || f.run != last.run {
-			p.damage = fmt.Errorf("frames %d to %d of the group log are damaged", next, f.number-1)
+			damage = fmt.Errorf("frames %d to %d of the group log are damaged", next, f.number-1)
 		}
 		next = f.number + 1
 		err := f.each(func(r *framed, h *Header, rec []byte, err error) {
 			switch cf := chunks[r.chunk]; {
 			case err != nil && f.number == last.number: // its write was torn, and nothing of it acknowledged
 			case err != nil:
-				p.damage = fmt.Errorf("a record in frame %d of the group log is damaged", f.number)
+				damage = fmt.Errorf("a record in frame %d of the group log is damaged", f.number)
 			case cf == nil || cf.owner != h.VDisk || cf.generation != h.Generation || r.off+h.size() > cf.bytes:
 				// The chunk was released, or moved.
 			case cf.has(rec, r.off):
@@ -98,7 +99,10 @@ func (p *Pool) redoFrames(frames []foundFrame) (holes int, err error) {
 			return holes, fmt.Errorf("journal: frame %d of the group log: %w", f.number, err)
 		}
 	}
-	p.o.Log.Info("records of the group log are in their chunks", "dir", p.o.Dir, "frames", last.number-last.oldest+1, "records", put, "refused", holes, "damage", p.damage)
+	for _, cf := range chunks {
+		cf.damage = damage // of which of them something is missing, nobody knows
+	}
+	p.o.Log.Info("records of the group log are in their chunks", "dir", p.o.Dir, "frames", last.number-last.oldest+1, "records", put, "refused", holes, "damage", damage)
 	return holes, nil
 }
 
