@@ -96,6 +96,7 @@ var notInGolden = map[string]string{
 	"volumedriver/journal/format.go plainVersion":    "a number that formatVersion counts",
 	"volumedriver/journal/frame.go frameVersion":     "frames last until a clean stop; volumedriver/journal has their golden",
 	"volumedriver/journal/pool.go groupFormat":       "is there until a clean stop",
+	"volumedriver/journal/pool.go damageFormat":      "is there when a group log was damaged",
 	"volumedriver/tlog/tlog.go movedVersion":         "a number that version counts",
 	"volumedriver/tlog/tlog.go plainVersion":         "a number that version counts",
 	"volumedriver/volume/restored.go RestoredFormat": "takes a restore of the metadata",

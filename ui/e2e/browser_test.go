@@ -390,15 +390,18 @@ func saveTo(dir string) chromedp.Action[chromedp.Void] {
 	})
 }
 
-// arrives waits for a download, whose name the browser gives it when it is whole.
+// arrives waits for a download. The browser takes its name with an empty file, which the whole one replaces.
 func arrives(dir, pattern string) chromedp.Action[chromedp.Void] {
 	return chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
 		again := time.NewTicker(20 * time.Millisecond)
 		defer again.Stop()
 		for {
 			found, err := filepath.Glob(filepath.Join(dir, pattern))
-			if err != nil || len(found) > 0 {
+			if err != nil {
 				return err
+			}
+			if slices.ContainsFunc(found, func(name string) bool { info, err := os.Stat(name); return err == nil && info.Size() > 0 }) {
+				return nil
 			}
 			select {
 			case <-ctx.Done():

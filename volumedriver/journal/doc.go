@@ -73,7 +73,9 @@
 //	    was released. It is put into the chunk before the file of the frame is used
 //	    again, which a later frame says first; before a log is closed; and, after a
 //	    crash, before anything of the pool is read. While there are frames, pool.json
-//	    says so, and programs that do not know them refuse the pool.
+//	    says so, and programs that do not know them refuse the pool. If some cannot be
+//	    read, it says of which chunks records may be missing before the frames go, until
+//	    somebody accepts that or the chunks are released.
 //
 // It does not know backends, maps or heads, and keeps no state file: what is in
 // use is found by reading the chunks.

@@ -178,7 +178,7 @@ func (g *group) make() (files []*groupFile, err error) {
 		}
 	}()
 	// Programs that do not know of it must not pass over it.
-	if err := p.setFormat(groupFormat); err != nil {
+	if err := p.identity(func(id *poolIdentity) { id.Group = true }); err != nil {
 		return nil, err
 	}
 	for i := range groupFiles {

@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -20,11 +21,15 @@ import (
 const (
 	// openerBytes is where the first record of a chunk starts: after both openers.
 	openerBytes = 2 * blockfs.Alignment
-	// poolFormat is the format of pool.json of a pool whose chunks have it all, and
-	// groupFormat, the newest known, that of one with a group log (J6).
-	poolFormat  = 1
-	groupFormat = 2
-	poolFile    = "pool.json"
+	// poolFormat is the format of pool.json of a pool whose chunks have it all, groupFormat
+	// that of one with a group log, and damageFormat, the newest known, that of one with
+	// chunks that lost records of a group log (J6).
+	poolFormat   = 1
+	groupFormat  = 2
+	damageFormat = 3
+	poolFile     = "pool.json"
+	// maxPoolFile bounds pool.json: a pool has fewer than 100,000 chunks.
+	maxPoolFile = 16 << 20
 	chunkName   = "chunk-"
 	newName     = "new-" // a chunk file being pre-written; dropped at open
 	// MinChunkBytes: a chunk must hold a record of one whole command with room to spare.
@@ -44,10 +49,10 @@ type PoolOptions struct {
 
 // Pool is the set of chunk files on one WRITE disk. Safe for concurrent use.
 type Pool struct {
-	o      PoolOptions
-	id     string
-	format int    // of pool.json; the group log's
-	group  *group // nil: there is none
+	o     PoolOptions
+	id    poolIdentity // as it is in pool.json; the group log's, and idMu's
+	idMu  sync.Mutex
+	group *group // nil: there is none
 
 	mu       sync.Mutex
 	free     []*chunkFile
@@ -71,7 +76,7 @@ type chunkFile struct {
 	// generation is that of its opener, as it was found at open.
 	generation uint64
 	hole       bool     // records of it are in the group log alone
-	damage     error    // what was not whole of the group log when it was found at open
+	damage     error    // what is not whole of the group log that had records of it; pool.json says it, too
 	owner      [16]byte // of what is written in it, also while it is free
 	epoch      uint32   // the same: that of its opener
 }
@@ -103,8 +108,14 @@ func OpenPool(o PoolOptions) (*Pool, error) {
 			return nil, errors.Join(err, p.Close())
 		}
 	}
-	if len(frames) > 0 || p.format != poolFormat {
+	p.markDamaged()
+	if len(frames) > 0 || p.id.Format != poolFormat {
 		err = p.redo(frames)
+	}
+	if err == nil {
+		err = p.identity(func(id *poolIdentity) { // what else was damaged is in use for something else
+			id.Damaged = slices.DeleteFunc(id.Damaged, func(d damagedChunk) bool { return !p.holds(d) })
+		})
 	}
 	if err == nil && p.o.Group.Bytes > 0 {
 		p.group, err = newGroup(p, p.o.Group)
@@ -118,16 +129,15 @@ func OpenPool(o PoolOptions) (*Pool, error) {
 // identify reads the pool's identity, or gives it one.
 func (p *Pool) identify() error {
 	path := p.o.Dir + "/" + poolFile
-	var id poolIdentity
-	b, err := blockfs.ReadFile(p.o.FS, path, 4096)
+	b, err := blockfs.ReadFile(p.o.FS, path, maxPoolFile)
 	if err == nil {
-		if err := json.Unmarshal(b, &id); err != nil || id.ID == "" {
+		if err := json.Unmarshal(b, &p.id); err != nil || p.id.ID == "" {
 			return fmt.Errorf("journal: %s is damaged: restore it or set the directory aside", path)
 		}
-		if id.Format > groupFormat {
-			return fmt.Errorf("journal: %s has format %d, this version knows %d: upgrade ovgate", path, id.Format, groupFormat)
+		if p.id.Format > damageFormat {
+			return fmt.Errorf("journal: %s has format %d, this version knows %d: upgrade ovgate", path, p.id.Format, damageFormat)
 		}
-		p.id, p.format = id.ID, id.Format
+		p.id.Group = p.id.Group || p.id.Format == groupFormat
 		return nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -137,35 +147,100 @@ func (p *Pool) identify() error {
 	if _, err := io.ReadFull(p.o.Rand, raw[:]); err != nil {
 		return fmt.Errorf("journal: draw pool id: %w", err)
 	}
-	p.id = hex.EncodeToString(raw[:])
-	return p.setFormat(poolFormat)
+	p.id.ID = hex.EncodeToString(raw[:])
+	return p.identity(func(*poolIdentity) {})
 }
 
 // poolIdentity is what pool.json says.
 type poolIdentity struct {
 	Format int    `json:"format"`
 	ID     string `json:"id"`
+	// Group: there is a group log. Before damageFormat the format alone says so.
+	Group bool `json:"group,omitempty"`
+	// Damaged are the chunks of which records may be missing that were acknowledged.
+	Damaged []damagedChunk `json:"damaged,omitempty"`
 }
 
-// setFormat writes pool.json with another format.
-func (p *Pool) setFormat(format int) error {
-	if p.format == format {
+// damagedChunk is a chunk as it was opened by a generation; in another it is not damaged.
+type damagedChunk struct {
+	Chunk      uint64 `json:"chunk"`
+	Generation uint64 `json:"generation"`
+	Why        string `json:"why"`
+}
+
+// identity changes what pool.json says, durably, if change changes something.
+func (p *Pool) identity(change func(*poolIdentity)) error {
+	p.idMu.Lock()
+	defer p.idMu.Unlock()
+	next := p.id
+	next.Damaged = slices.Clone(p.id.Damaged)
+	change(&next)
+	switch {
+	case len(next.Damaged) > 0:
+		next.Format = damageFormat
+	case next.Group:
+		next.Format = groupFormat
+	default:
+		next.Format = poolFormat
+	}
+	if next.Format == p.id.Format && next.Group == p.id.Group && slices.Equal(next.Damaged, p.id.Damaged) {
 		return nil
 	}
-	b, err := json.Marshal(poolIdentity{format, p.id})
+	b, err := json.Marshal(next)
 	if err != nil {
 		return err
 	}
 	if err := blockfs.WriteFile(p.o.FS, p.o.Dir+"/"+poolFile, b); err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
-	p.format = format
+	p.id = next
 	return nil
+}
+
+// markDamaged marks the chunks that pool.json says are damaged.
+func (p *Pool) markDamaged() {
+	for _, held := range p.held {
+		for _, cf := range held {
+			if i := slices.IndexFunc(p.id.Damaged, cf.is); i >= 0 {
+				cf.damage = errors.New(p.id.Damaged[i].Why)
+			}
+		}
+	}
+}
+
+// holds tells whether a chunk that was found at open is d.
+func (p *Pool) holds(d damagedChunk) bool {
+	for _, held := range p.held {
+		if slices.ContainsFunc(held, func(cf *chunkFile) bool { return cf.is(d) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// is tells whether d is this chunk, in its generation.
+func (cf *chunkFile) is(d damagedChunk) bool {
+	return cf.number == d.Chunk && cf.generation == d.Generation
+}
+
+// forgetDamage takes back, durably, that chunks are damaged.
+func (p *Pool) forgetDamage(chunks []*chunkFile) error {
+	err := p.identity(func(id *poolIdentity) {
+		id.Damaged = slices.DeleteFunc(id.Damaged, func(d damagedChunk) bool {
+			return slices.ContainsFunc(chunks, func(cf *chunkFile) bool { return cf.is(d) })
+		})
+	})
+	if err == nil {
+		for _, cf := range chunks {
+			cf.damage = nil
+		}
+	}
+	return err
 }
 
 // ID names this pool; a registry record that names another one tells that the
 // journal it counted on is gone.
-func (p *Pool) ID() string { return p.id }
+func (p *Pool) ID() string { return p.id.ID }
 
 // adopt takes in one directory entry.
 func (p *Pool) adopt(e blockfs.Info) error {
@@ -336,6 +411,14 @@ func (p *Pool) create() (cf *chunkFile, err error) {
 
 // give returns a chunk for reuse.
 func (p *Pool) give(cf *chunkFile) {
+	if cf.damage != nil {
+		// The word of it goes with its opener: that of a chunk which is free would count otherwise.
+		if err := eraseOpener(cf); err != nil {
+			p.o.Log.Warn("damaged journal chunk not erased: it is removed", "chunk", cf.name, "err", err)
+			p.drop(cf)
+			return
+		}
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if cf.bytes != p.o.ChunkBytes {

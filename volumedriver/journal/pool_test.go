@@ -44,9 +44,10 @@ func TestPoolIdentity(t *testing.T) {
 		"":                                   "damaged",
 		"{":                                  "damaged",
 		`{"format":1}`:                       "damaged",
-		`{"format":3,"id":"x"}`:              "upgrade",
+		`{"format":4,"id":"x"}`:              "upgrade",
 		`{"format":2,"id":"x"}`:              "",
-		strings.Repeat(" ", 5000):            "more than",
+		`{"format":3,"id":"x"}`:              "",
+		strings.Repeat(" ", maxPoolFile+1):   "more than",
 		`{"format":1,"id":"x","later":true}`: "",
 	} {
 		if err := blockfs.WriteFile(m, testDir+"/"+poolFile, []byte(content)); err != nil {

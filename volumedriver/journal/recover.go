@@ -39,6 +39,9 @@ type Recovery struct {
 	LastSeq uint64  // newest seq of the tail; the seq asked for minus one if it is empty
 	MaxSeq  uint64  // newest seq of any valid record, also below the tail
 	MaxTime int64   // newest timestamp of any valid record, Unix ns
+	// Damage, a *CorruptError, is where the tail ends although acknowledged records follow; of
+	// RecoverLeft alone.
+	Damage error
 
 	pool   *Pool
 	vdisk  [16]byte
@@ -51,6 +54,7 @@ type recovered struct {
 	end     int64
 	lastSeq uint64
 	opened  uint64 // seq of its opener
+	epoch   uint32 // of its opener
 	found   []Found
 	strays  []Found // its opener, and valid records that do not follow on another
 
@@ -64,23 +68,25 @@ type recovered struct {
 // room for records of epoch that span [first, last]. A *CorruptError leaves the
 // chunks as they were.
 func Recover(p *Pool, vdisk [16]byte, from uint64, valid func(epoch uint32, first, last uint64) bool) (*Recovery, error) {
-	return recoverTail(p, vdisk, from, valid, anyEpoch)
+	return recoverTail(p, vdisk, from, valid, anyEpoch, false)
+}
+
+// RecoverLeft is Recover of a journal that may be damaged, by somebody's word: the tail ends
+// before that. Whoever makes use of it calls Accept.
+func RecoverLeft(p *Pool, vdisk [16]byte, from uint64, valid func(epoch uint32, first, last uint64) bool) (*Recovery, error) {
+	return recoverTail(p, vdisk, from, valid, anyEpoch, true)
 }
 
 // RecoverEpoch is Recover from the chunks that were opened in one epoch; others are left
 // where they are.
 func RecoverEpoch(p *Pool, vdisk [16]byte, epoch uint32, from uint64, valid func(epoch uint32, first, last uint64) bool) (*Recovery, error) {
-	return recoverTail(p, vdisk, from, valid, only(epoch))
+	return recoverTail(p, vdisk, from, valid, only(epoch), false)
 }
 
-func recoverTail(p *Pool, vdisk [16]byte, from uint64, valid func(uint32, uint64, uint64) bool, wanted func(uint32) bool) (*Recovery, error) {
+func recoverTail(p *Pool, vdisk [16]byte, from uint64, valid func(uint32, uint64, uint64) bool, wanted func(uint32) bool, left bool) (*Recovery, error) {
 	r := &Recovery{pool: p, vdisk: vdisk, LastSeq: from - 1}
 	for i, cf := range p.claim(vdisk, wanted) {
 		r.chunks = append(r.chunks, &recovered{id: uint32(i), file: cf, end: openerBytes})
-	}
-	if err := r.whole(from); err != nil {
-		r.Abandon()
-		return nil, err
 	}
 	for _, c := range r.chunks {
 		if err := c.scan(vdisk); err != nil {
@@ -88,7 +94,14 @@ func recoverTail(p *Pool, vdisk [16]byte, from uint64, valid func(uint32, uint64
 			return nil, err
 		}
 	}
-	if err := r.assemble(from, valid); err != nil {
+	err := r.whole(from, valid)
+	if err == nil || left && errors.As(err, new(*CorruptError)) {
+		err = cmp.Or(r.assemble(from, valid), err)
+	}
+	switch {
+	case left && errors.As(err, new(*CorruptError)):
+		r.Damage = err
+	case err != nil:
 		r.Abandon()
 		return nil, err
 	}
@@ -105,10 +118,12 @@ func recoverTail(p *Pool, vdisk [16]byte, from uint64, valid func(uint32, uint64
 }
 
 // whole tells whether all that was acknowledged is in the chunks, as far as the group log
-// tells (J6).
-func (r *Recovery) whole(from uint64) error {
+// tells (J6), and as far as they may have something from seq from on.
+func (r *Recovery) whole(from uint64, valid func(uint32, uint64, uint64) bool) error {
 	for _, c := range r.chunks {
+		first := max(from, c.opened)
 		switch {
+		case !valid(c.epoch, first, first):
 		case c.file.hole:
 			return fmt.Errorf("journal %s: %w", c.file.name, errHole)
 		case c.file.damage != nil:
@@ -122,6 +137,17 @@ func (r *Recovery) whole(from uint64) error {
 // later.
 func (r *Recovery) HasChunk(seq uint64) bool {
 	return slices.ContainsFunc(r.chunks, func(c *recovered) bool { return c.opened >= seq })
+}
+
+// Accept has the chunks count as they are, durably: what they lack is lost.
+func (r *Recovery) Accept() error {
+	var damaged []*chunkFile
+	for _, c := range r.chunks {
+		if c.file.damage != nil {
+			damaged = append(damaged, c.file)
+		}
+	}
+	return r.pool.forgetDamage(damaged)
 }
 
 // Abandon gives the chunks back, unchanged.
@@ -180,7 +206,7 @@ func (c *recovered) scan(vdisk [16]byte) error {
 	}
 	seed := clustersum.NewSeed(vdisk)
 	gen, next := op.Generation, op.Seq
-	c.opened = op.Seq
+	c.opened, c.epoch = op.Seq, op.Epoch
 	// What the opener promises is checked like any other promise (E3).
 	c.strays = append(c.strays, Found{op, c.id, blockfs.Alignment})
 	off, torn := int64(openerBytes), false
@@ -328,6 +354,13 @@ func (r *Recovery) assemble(from uint64, valid func(uint32, uint64, uint64) bool
 	})
 	next := from
 	var last *Header
+	defer func() {
+		r.LastSeq = next - 1
+		for _, f := range r.Tail {
+			c := r.chunks[f.Chunk]
+			c.lastSeq = max(c.lastSeq, f.Header.LastSeq())
+		}
+	}()
 	for _, f := range all {
 		h := f.Header
 		switch {
@@ -347,11 +380,6 @@ func (r *Recovery) assemble(from uint64, valid func(uint32, uint64, uint64) bool
 		case h.Promise >= next:
 			return r.corrupt(f, next, "a record below a later promise is damaged or missing")
 		}
-	}
-	r.LastSeq = next - 1
-	for _, f := range r.Tail {
-		c := r.chunks[f.Chunk]
-		c.lastSeq = max(c.lastSeq, f.Header.LastSeq())
 	}
 	return nil
 }

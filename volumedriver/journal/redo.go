@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -22,7 +23,7 @@ type foundFrame struct {
 // have got there. The files of the group log go then. They stay, and there is no group log in
 // this run, while a chunk refuses what belongs into it.
 func (p *Pool) redo(names []string) error {
-	if p.format == poolFormat { // it was, and they were about to go
+	if !p.id.Group { // it was, and they were about to go
 		return p.removeGroup()
 	}
 	var frames []foundFrame
@@ -53,8 +54,8 @@ func (p *Pool) redo(names []string) error {
 	return p.removeGroup()
 }
 
-// redoFrames puts the records of frames, of any order, into the chunks, and notes where some
-// are missing (E3). It returns how many records their chunks refused.
+// redoFrames puts the records of frames, of any order, into the chunks, and notes, durably,
+// where some are missing (E3). It returns how many records their chunks refused.
 func (p *Pool) redoFrames(frames []foundFrame) (holes int, err error) {
 	if len(frames) == 0 {
 		return 0, nil
@@ -99,11 +100,29 @@ func (p *Pool) redoFrames(frames []foundFrame) (holes int, err error) {
 			return holes, fmt.Errorf("journal: frame %d of the group log: %w", f.number, err)
 		}
 	}
-	for _, cf := range chunks {
-		cf.damage = damage // of which of them something is missing, nobody knows
+	if damage != nil {
+		if err := p.noteDamage(chunks, damage); err != nil {
+			return holes, err
+		}
 	}
 	p.o.Log.Info("records of the group log are in their chunks", "dir", p.o.Dir, "frames", last.number-last.oldest+1, "records", put, "refused", holes, "damage", damage)
 	return holes, nil
+}
+
+// noteDamage marks chunks as damaged, durably: the frames that tell it will go. Of which of
+// them something is missing, nobody knows.
+func (p *Pool) noteDamage(chunks map[uint64]*chunkFile, damage error) error {
+	err := p.identity(func(id *poolIdentity) {
+		for _, n := range slices.Sorted(maps.Keys(chunks)) {
+			if cf := chunks[n]; !slices.ContainsFunc(id.Damaged, cf.is) {
+				id.Damaged = append(id.Damaged, damagedChunk{cf.number, cf.generation, damage.Error()})
+			}
+		}
+	})
+	if err == nil {
+		p.markDamaged()
+	}
+	return err
 }
 
 // has tells whether a record is in the chunk.
@@ -181,10 +200,10 @@ func (c *recovered) frame(off int64) (*frame, error) {
 	return f, err
 }
 
-// removeGroup says that the chunks have it all, and removes the files of the group log, which
-// mean nothing then.
+// removeGroup says that the chunks have it all, as far as they are not damaged, and removes
+// the files of the group log, which mean nothing then.
 func (p *Pool) removeGroup() error {
-	if err := p.setFormat(poolFormat); err != nil {
+	if err := p.identity(func(id *poolIdentity) { id.Group = false }); err != nil {
 		return err
 	}
 	list, err := p.o.FS.List(p.o.Dir)

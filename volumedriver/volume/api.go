@@ -48,7 +48,8 @@ var (
 	ErrInvalid = errors.New("invalid vdisk parameter")
 	// ErrFenced: another opening of this vDisk owns it now; this one serves no more.
 	ErrFenced = errors.New("vdisk is owned by a newer opening")
-	// ErrLostTail: acknowledged writes are missing; offline until accepted (rule E9).
+	// ErrLostTail: acknowledged writes are missing; offline until accepted (rule E9). With
+	// ErrCorrupt: they are in a journal that is damaged (rule E3), and may be brought back.
 	ErrLostTail = errors.New("vdisk lost acknowledged writes")
 	// ErrCorrupt: local state or an object is damaged where it must not be.
 	ErrCorrupt = errors.New("vdisk state is damaged")

@@ -429,8 +429,23 @@ func TestCorruptJournal(t *testing.T) {
 		v, err := n.pool.Open(context.Background(), id)
 		if promised {
 			var ce interface{ Error() string }
-			if !errors.Is(err, ErrCorrupt) || !errors.As(err, &ce) || !strings.Contains(err.Error(), "seq 4") {
+			if !errors.Is(err, ErrCorrupt) || !errors.Is(err, ErrLostTail) || !errors.As(err, &ce) || !strings.Contains(err.Error(), "seq 4") {
 				t.Fatalf("damage below a promise: %v", err)
+			}
+			// With the operator's word it serves what is before that, also after a crash.
+			if err := n.pool.AcceptLoss(context.Background(), id); err != nil {
+				t.Fatal(err)
+			}
+			v = n.open(id)
+			mustWrite(t, v, 9*4096, 99)
+			for range 2 {
+				wantVersion(t, v, 2*4096, 3)
+				wantVersion(t, v, 3*4096, 0)
+				wantVersion(t, v, 4*4096, 0)
+				wantVersion(t, v, 9*4096, 99)
+				n.kill()
+				n = w.mustStart(t)
+				v = n.open(id)
 			}
 		} else {
 			if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/openvstorage/ovgate/internal/blockfs"
 	"github.com/openvstorage/ovgate/volumedriver/backend"
+	"github.com/openvstorage/ovgate/volumedriver/journal"
 )
 
 // CheckSpec says whether a vDisk like this can be created; ErrInvalid if not.
@@ -89,9 +90,9 @@ func (p *Pool) putHead(ctx context.Context, h *Head) (HeadRef, error) {
 	return ref, nil
 }
 
-// AcceptLoss is the operator's word that a vDisk in LOST_TAIL, or one whose newest writes
-// only another node has, may serve what is left (rule E9); the next Open succeeds. Of any
-// other vDisk it changes nothing.
+// AcceptLoss is the operator's word that a vDisk in LOST_TAIL, one whose newest writes only
+// another node has, or one whose journal is damaged may serve what is left (rules E3 and E9);
+// the next Open succeeds. Of any other vDisk it changes nothing.
 func (p *Pool) AcceptLoss(ctx context.Context, id ID) error {
 	done, err := p.begin(ctx, id)
 	if err != nil {
@@ -104,7 +105,13 @@ func (p *Pool) AcceptLoss(ctx context.Context, id ID) error {
 	}
 	elsewhere := rec.State == FlagNone && rec.Owner != "" && rec.Owner != p.host.o.Node
 	if rec.State != FlagLostTail && !elsewhere {
-		return nil
+		o := &opening{p: p, id: id}
+		err := o.learn(ctx)
+		o.abandon()
+		if !errors.As(err, new(*journal.CorruptError)) {
+			return err
+		}
+		rec = o.rec
 	}
 	next := rec
 	next.State = FlagAccepted

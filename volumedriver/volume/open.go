@@ -353,14 +353,26 @@ func (o *opening) findTail() (lost string, err error) {
 		}
 		return "the backend has a head of another opening, and its journal is not here", nil
 	}
-	known := epochTable(o.head.Epochs).with(o.rec.Opens)
-	o.tail, err = journal.Recover(jp, o.id, o.head.LastSeq+1, known.valid)
-	var damaged *journal.CorruptError
+	valid := epochTable(o.head.Epochs).with(o.rec.Opens).valid
+	if !o.unclean() {
+		valid = func(uint32, uint64, uint64) bool { return false } // it was closed in order: the head has it all
+	}
+	recover := journal.Recover
+	if o.accepted() {
+		recover = journal.RecoverLeft
+	}
+	o.tail, err = recover(jp, o.id, o.head.LastSeq+1, valid)
 	switch {
-	case errors.As(err, &damaged):
-		return "", fmt.Errorf("vdisk %s: %w: %w", o.id, ErrCorrupt, err)
+	case errors.As(err, new(*journal.CorruptError)):
+		err = fmt.Errorf("vdisk %s: %w: %w: %w", o.id, ErrLostTail, ErrCorrupt, err)
+		if d := &o.rec.DTL; d.State == DTLOK && d.Peer != o.p.host.o.Node {
+			err = fmt.Errorf("%w: node %s has a copy of its newest writes: stop ovgate on node %s, and that one takes over", err, d.Peer, o.p.host.o.Node)
+		}
+		return "", err
 	case err != nil:
 		return "", fmt.Errorf("vdisk %s: %w", o.id, err)
+	case o.tail.Damage != nil:
+		o.p.host.o.Log.Warn("vdisk opens without what its journal lost, as was accepted", "vdisk", o.id.String(), "lastSeq", o.tail.LastSeq, "damage", o.tail.Damage)
 	}
 	unclean := o.unclean() && !o.adopted
 	switch {
@@ -372,6 +384,13 @@ func (o *opening) findTail() (lost string, err error) {
 		return "the registry and the journal are older than the backend's head", nil
 	}
 	return "", nil
+}
+
+// accepted tells whether it may open without acknowledged writes. The vPool's word does not
+// count while another node has them.
+func (o *opening) accepted() bool {
+	d := &o.rec.DTL
+	return o.rec.State == FlagAccepted || o.p.Settings().AcceptLostTail && (d.State != DTLOK || d.Peer == o.p.host.o.Node)
 }
 
 // unclean tells that there may be a tail. A rollback writes no journal.
@@ -514,6 +533,11 @@ func (o *opening) take(ctx context.Context, state RecordFlag) error {
 		o.disk = o.p.host.placeLog(o.disk)
 	}
 	next.Journal = o.disk.pool.ID()
+	if o.tail.Damage != nil {
+		if err := o.tail.Accept(); err != nil { // before the record loses the operator's word
+			return fmt.Errorf("vdisk %s: %w", o.id, err)
+		}
+	}
 	o.voidScrub(&next)
 	next.Opens = nil
 	for _, e := range o.table {
