@@ -155,7 +155,7 @@ func TestBusiest(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		rows := []diskOrder{{view, model.VDisk{ID: "idle"}}, {view, model.VDisk{ID: "reads"}}, {view, model.VDisk{ID: "both"}}, {view, model.VDisk{ID: "writes"}}}
+		rows := []diskOrder{{view, &model.VDisk{ID: "idle"}}, {view, &model.VDisk{ID: "reads"}}, {view, &model.VDisk{ID: "both"}}, {view, &model.VDisk{ID: "writes"}}}
 		sorted, _, err := page(rows, keys, name, desc, nil, nil)
 		if err != nil {
 			t.Fatal(err)

@@ -157,10 +157,10 @@ var diskOrders = map[string]func(diskOrder) model.Keys{
 // diskOrder is a vDisk as a list is ordered by it.
 type diskOrder struct {
 	view *diskView
-	v    model.VDisk
+	v    *model.VDisk
 }
 
-func (o diskOrder) status() control.DiskStatus { return o.view.s.opt.Control.DiskStatus(o.v) }
+func (o diskOrder) status() control.DiskStatus { return o.view.s.opt.Control.DiskStatus(*o.v) }
 
 func (o diskOrder) stored() int64 {
 	if o.v.State == model.StateTrashed {
@@ -170,16 +170,16 @@ func (o diskOrder) stored() int64 {
 }
 
 func (o diskOrder) state() VDiskState {
-	return VDiskState(o.view.s.opt.Control.DiskCondition(o.v).State)
+	return VDiskState(o.view.s.opt.Control.DiskCondition(*o.v).State)
 }
 
 // dtl is empty for one that is not open here.
 func (o diskOrder) dtl() DtlState {
-	st := o.view.s.opt.Control.DiskCondition(o.v)
+	st := o.view.s.opt.Control.DiskCondition(*o.v)
 	if !st.Open {
 		return ""
 	}
-	return DtlState(o.view.s.opt.Control.DTLStatus(o.v, st).Stats.State)
+	return DtlState(o.view.s.opt.Control.DTLStatus(*o.v, st).Stats.State)
 }
 
 func (o diskOrder) performance() observe.Performance {
@@ -225,11 +225,12 @@ func (s *Server) ListVDisks(ctx context.Context, r ListVDisksRequestObject) (Lis
 	}
 	trash := r.Params.State != nil && *r.Params.State == VDiskState(control.StateTrashed) // else it is not listed
 	view := s.diskView(ctx)
-	var found []diskOrder
-	for _, v := range s.opt.Model.VDisks(func(v model.VDisk) bool {
+	rows := s.opt.Model.VDisks(func(v model.VDisk) bool {
 		return view.seen.vpool(v.VPool) && (trash || v.State != model.StateTrashed) && (pool == "" || v.VPool == pool) && (node == "" || v.Node == node) && (parent == "" || v.Parent != nil && v.Parent.VDisk == parent) && matches(r.Params.Q, v.Name, v.Labels)
-	}) {
-		if o := (diskOrder{&view, v}); (r.Params.State == nil || o.state() == *r.Params.State) && (r.Params.Dtl == nil || o.dtl() == *r.Params.Dtl) {
+	})
+	found := make([]diskOrder, 0, len(rows))
+	for i := range rows {
+		if o := (diskOrder{&view, &rows[i]}); (r.Params.State == nil || o.state() == *r.Params.State) && (r.Params.Dtl == nil || o.dtl() == *r.Params.Dtl) {
 			found = append(found, o)
 		}
 	}
@@ -239,7 +240,7 @@ func (s *Server) ListVDisks(ctx context.Context, r ListVDisksRequestObject) (Lis
 	}
 	items := make([]VDisk, len(chosen))
 	for i, o := range chosen {
-		items[i] = view.row(o.v)
+		items[i] = view.row(*o.v)
 	}
 	return ListVDisks200JSONResponse{items, next}, nil
 }

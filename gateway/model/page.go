@@ -2,11 +2,12 @@ package model
 
 import (
 	"cmp"
+	"container/heap"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"slices"
-	"sort"
+	"strings"
 )
 
 // Paging bounds: a page is at most MaxPage items (reference/ui.md 3.2) and
@@ -27,7 +28,13 @@ type Keys struct {
 }
 
 func (k Keys) compare(o Keys) int {
-	return cmp.Or(cmp.Compare(k.Number, o.Number), cmp.Compare(k.Text, o.Text), cmp.Compare(k.ID, o.ID))
+	if c := cmp.Compare(k.Number, o.Number); c != 0 {
+		return c
+	}
+	if c := strings.Compare(k.Text, o.Text); c != 0 {
+		return c
+	}
+	return strings.Compare(k.ID, o.ID)
 }
 
 type cursor struct {
@@ -48,41 +55,68 @@ func Page[T any](rows []T, keys func(T) Keys, order string, desc bool, cur strin
 	if desc {
 		order = "-" + order
 	}
-	type item struct {
-		k Keys
-		v T
-	}
-	items := make([]item, len(rows))
-	for i, r := range rows {
-		items[i] = item{keys(r), r}
-	}
-	dir := 1
-	if desc {
-		dir = -1
-	}
-	slices.SortFunc(items, func(a, b item) int { return dir * a.k.compare(b.k) })
+	first := chosen{desc: desc, rows: make([]place, 0, min(limit+1, len(rows)))}
+	var after *Keys
 	if cur != "" {
 		c, err := parseCursor(cur)
 		if err != nil || c.Sort != order {
 			return nil, "", ErrCursor
 		}
-		items = items[sort.Search(len(items), func(i int) bool { return dir*items[i].k.compare(c.Keys) > 0 }):]
+		after = &c.Keys
 	}
+	for i := range rows {
+		p := place{keys(rows[i]), i}
+		switch {
+		case after != nil && first.compare(p.k, *after) <= 0:
+		case len(first.rows) <= limit:
+			heap.Push(&first, p)
+		case first.compare(p.k, first.rows[0].k) < 0:
+			first.rows[0] = p
+			heap.Fix(&first, 0)
+		}
+	}
+	slices.SortFunc(first.rows, func(a, b place) int { return first.compare(a.k, b.k) })
 	next := ""
-	if len(items) > limit {
-		items = items[:limit]
-		b, err := json.Marshal(cursor{items[limit-1].k, order})
+	if len(first.rows) > limit {
+		first.rows = first.rows[:limit]
+		b, err := json.Marshal(cursor{first.rows[limit-1].k, order})
 		if err != nil {
 			return nil, "", err
 		}
 		next = base64.RawURLEncoding.EncodeToString(b)
 	}
-	out := make([]T, len(items))
-	for i := range items {
-		out[i] = items[i].v
+	out := make([]T, len(first.rows))
+	for i, p := range first.rows {
+		out[i] = rows[p.at]
 	}
 	return out, next, nil
 }
+
+// place is where a row is among those given.
+type place struct {
+	k  Keys
+	at int
+}
+
+// chosen is a heap of the rows that come first, the last of them on top: a page of a list of
+// many costs little more than a look at each.
+type chosen struct {
+	desc bool
+	rows []place
+}
+
+func (c *chosen) compare(a, b Keys) int {
+	if c.desc {
+		a, b = b, a
+	}
+	return a.compare(b)
+}
+
+func (c *chosen) Len() int           { return len(c.rows) }
+func (c *chosen) Less(i, j int) bool { return c.compare(c.rows[i].k, c.rows[j].k) > 0 }
+func (c *chosen) Swap(i, j int)      { c.rows[i], c.rows[j] = c.rows[j], c.rows[i] }
+func (c *chosen) Push(x any)         { c.rows = append(c.rows, x.(place)) }
+func (c *chosen) Pop() any           { panic("a page drops no row but the last") }
 
 func parseCursor(s string) (cursor, error) {
 	var c cursor
