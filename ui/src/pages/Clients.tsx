@@ -4,6 +4,7 @@ import type { NewOAuthClient, OAuthClient, OAuthGrantType, Role } from "../api/g
 import { query } from "../router";
 import { reload } from "../store/query";
 import { useClients } from "../store/reads";
+import { denied } from "../store/session";
 import { useSubmit } from "../store/submit";
 import { toast } from "../store/toasts";
 import { Age, Until } from "../parts/Age";
@@ -12,6 +13,7 @@ import { CopyBlock } from "../parts/CopyBlock";
 import { DataTable, type Column } from "../parts/DataTable";
 import { Confirm, Dialog, DoneFoot } from "../parts/Dialog";
 import { SelectField, TextField } from "../parts/Field";
+import { ExpiryField, expiresIn } from "../parts/ExpiryField";
 import { FormDialog } from "../parts/FormDialog";
 import { Load } from "../parts/Load";
 import { Notice } from "../parts/Notice";
@@ -131,6 +133,8 @@ function CreateClient({ onClose }: { onClose: () => void }) {
   const [types, setTypes] = useState("client_credentials");
   const [role, setRole] = useState<Role>("read");
   const [scope, setScope] = useState("");
+  const [days, setDays] = useState("365");
+  const [user, setUser] = useState("");
   const [made, setMade] = useState<NewOAuthClient | undefined>(undefined);
   if (made) {
     return <Made made={made} onClose={onClose} />;
@@ -141,9 +145,11 @@ function CreateClient({ onClose }: { onClose: () => void }) {
       verb="Create"
       needs="read"
       submit={submit}
-      fields={["name", "grantTypes", "role", "grants"]}
+      fields={["name", "user", "grantTypes", "role", "grants", "expires"]}
       save={async (key) => {
-        setMade(await call("POST /clients", { key, body: { name: name.trim(), grantTypes: types.split(",") as OAuthGrantType[], ...limitOf(role, scope) } }));
+        const grantTypes = types.split(",") as OAuthGrantType[];
+        const body = { name: name.trim(), user: user.trim() || undefined, grantTypes, ...limitOf(role, scope), ...expiresIn(days) };
+        setMade(await call("POST /clients", { key, body }));
         reload("clients");
       }}
       onClose={onClose}
@@ -151,6 +157,10 @@ function CreateClient({ onClose }: { onClose: () => void }) {
       <TextField label="Name" name="name" value={name} onValue={setName} hint="What will use it, such as ci." error={submit.at("name")} input={{ autofocus: true }} />
       <SelectField label="Grants" name="grantTypes" value={types} onValue={setTypes} options={grantTypes} error={submit.at("grantTypes")} />
       <ScopeField role={role} onRole={setRole} scope={scope} onScope={setScope} submit={submit} />
+      <ExpiryField days={days} onDays={setDays} submit={submit} />
+      {!denied("manage") && (
+        <TextField label="User" name="user" value={user} onValue={setUser} hint="It acts as this one, and may no more. Empty: as you." error={submit.at("user")} />
+      )}
     </FormDialog>
   );
 }

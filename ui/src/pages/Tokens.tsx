@@ -11,7 +11,8 @@ import { Button } from "../parts/Button";
 import { CopyBlock } from "../parts/CopyBlock";
 import { DataTable, type Column } from "../parts/DataTable";
 import { Confirm, Dialog, DoneFoot } from "../parts/Dialog";
-import { SelectField, TextField } from "../parts/Field";
+import { ExpiryField, expiresIn } from "../parts/ExpiryField";
+import { TextField } from "../parts/Field";
 import { Load } from "../parts/Load";
 import { FormError, Notice } from "../parts/Notice";
 import { Empty, Page } from "../parts/Page";
@@ -108,16 +109,6 @@ function Revoke({ token }: { token: Token }) {
   );
 }
 
-const lifetimes = [
-  { value: "7", text: "7 days" },
-  { value: "30", text: "30 days" },
-  { value: "90", text: "90 days" },
-  { value: "365", text: "1 year" },
-  { value: "", text: "Never" },
-];
-
-const dayMs = 86_400_000;
-
 function CreateToken({ onClose }: { onClose: () => void }) {
   const submit = useSubmit();
   const [name, setName] = useState("");
@@ -126,8 +117,7 @@ function CreateToken({ onClose }: { onClose: () => void }) {
   const [days, setDays] = useState("90");
   const [made, setMade] = useState<NewToken | undefined>(undefined);
   const create = async (key: string) => {
-    const expires = days ? { expires: new Date(Date.now() + Number(days) * dayMs).toISOString() } : {};
-    setMade(await call("POST /tokens", { key, body: { name: name.trim(), ...limitOf(role, scope), ...expires } }));
+    setMade(await call("POST /tokens", { key, body: { name: name.trim(), ...limitOf(role, scope), ...expiresIn(days) } }));
     reload("tokens");
   };
   if (made) {
@@ -160,14 +150,7 @@ function CreateToken({ onClose }: { onClose: () => void }) {
           input={{ autofocus: true }}
         />
         <ScopeField role={role} onRole={setRole} scope={scope} onScope={setScope} submit={submit} />
-        <SelectField
-          label="Expires after"
-          name="expires"
-          value={days}
-          onValue={setDays}
-          options={lifetimes}
-          error={submit.at("expires")}
-        />
+        <ExpiryField days={days} onDays={setDays} submit={submit} />
         <FormError submit={submit} fields={["name", "role", "grants", "expires"]} />
         <div class="dialog-foot">
           <Button onClick={onClose}>Cancel</Button>
