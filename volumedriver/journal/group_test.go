@@ -210,7 +210,7 @@ func TestGroupCrash(t *testing.T) {
 						return err
 					}
 					defer p.Close()
-					if slices.ContainsFunc(files(t, c.fs), isGroup) || p.id.Format != poolFormat {
+					if slices.ContainsFunc(files(t, c.fs), isGroup) || p.says.Format != poolFormat {
 						return errors.New("files of the group log are left")
 					}
 					for i, d := range [][16]byte{diskA, diskB, diskC} {
@@ -251,8 +251,8 @@ func TestGroupClose(t *testing.T) {
 	o := groupOptions(m)
 	p := mustOpen(t, o)
 	grouping(p)
-	if p.id.Format != groupFormat {
-		t.Errorf("format %d with a group log", p.id.Format)
+	if p.says.Format != groupFormat {
+		t.Errorf("format %d with a group log", p.says.Format)
 	}
 	l := newTestLog(p, diskA, 1, 1, nil)
 	puts(t, l, 40, 1)
@@ -267,8 +267,8 @@ func TestGroupClose(t *testing.T) {
 		t.Errorf("left: %v", files(t, m))
 	}
 	p = mustOpen(t, poolOptions(m))
-	if p.id.Format != poolFormat {
-		t.Errorf("format %d after a close", p.id.Format)
+	if p.says.Format != poolFormat {
+		t.Errorf("format %d after a close", p.says.Format)
 	}
 	r, err := Recover(p, diskA, 1, anyOf(1))
 	if err != nil {
@@ -485,8 +485,8 @@ func TestGroupDamageStays(t *testing.T) {
 	if r, err := Recover(p, diskB, 1, anyOf(1)); err != nil || r.LastSeq != 0 {
 		t.Errorf("released: %v", err)
 	}
-	if p.id.Format != poolFormat {
-		t.Errorf("format %d", p.id.Format)
+	if p.says.Format != poolFormat {
+		t.Errorf("format %d", p.says.Format)
 	}
 }
 

@@ -382,11 +382,9 @@ func (l *Log) Finish(r *Record) (Placed, error) {
 // start returns where in the chunk the record begins.
 func (r *Record) start() int64 { return r.at.Off - int64(r.header) }
 
-// fill copies the data behind the header and computes the sums on the way.
+// fill computes the sums of the data and copies them behind the header, cluster by cluster:
+// one pass over memory.
 func (l *Log) fill(dst []byte, b *Batch) {
-	for _, p := range b.Parts {
-		dst = dst[copy(dst, p):]
-	}
 	i, part, pos := 0, 0, 0
 	for k := range b.Extents {
 		e := &b.Extents[k]
@@ -398,7 +396,9 @@ func (l *Log) fill(dst []byte, b *Batch) {
 			for pos == len(b.Parts[part]) {
 				part, pos = part+1, 0
 			}
-			b.Sums[i] = l.seed.Sum(e.LBA+n*per, b.Parts[part][pos:pos+int(l.cluster)])
+			cluster := b.Parts[part][pos : pos+int(l.cluster)]
+			b.Sums[i] = l.seed.Sum(e.LBA+n*per, cluster)
+			dst = dst[copy(dst, cluster):]
 			i++
 			pos += int(l.cluster)
 		}

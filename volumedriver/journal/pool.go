@@ -50,9 +50,11 @@ type PoolOptions struct {
 // Pool is the set of chunk files on one WRITE disk. Safe for concurrent use.
 type Pool struct {
 	o     PoolOptions
-	id    poolIdentity // as it is in pool.json; the group log's, and idMu's
-	idMu  sync.Mutex
+	id    string
 	group *group // nil: there is none
+
+	sayMu sync.Mutex
+	says  poolIdentity // as it is in pool.json
 
 	mu       sync.Mutex
 	free     []*chunkFile
@@ -109,7 +111,7 @@ func OpenPool(o PoolOptions) (*Pool, error) {
 		}
 	}
 	p.markDamaged()
-	if len(frames) > 0 || p.id.Format != poolFormat {
+	if len(frames) > 0 || p.says.Format != poolFormat {
 		err = p.redo(frames)
 	}
 	if err == nil {
@@ -131,13 +133,14 @@ func (p *Pool) identify() error {
 	path := p.o.Dir + "/" + poolFile
 	b, err := blockfs.ReadFile(p.o.FS, path, maxPoolFile)
 	if err == nil {
-		if err := json.Unmarshal(b, &p.id); err != nil || p.id.ID == "" {
+		if err := json.Unmarshal(b, &p.says); err != nil || p.says.ID == "" {
 			return fmt.Errorf("journal: %s is damaged: restore it or set the directory aside", path)
 		}
-		if p.id.Format > damageFormat {
-			return fmt.Errorf("journal: %s has format %d, this version knows %d: upgrade ovgate", path, p.id.Format, damageFormat)
+		if p.says.Format > damageFormat {
+			return fmt.Errorf("journal: %s has format %d, this version knows %d: upgrade ovgate", path, p.says.Format, damageFormat)
 		}
-		p.id.Group = p.id.Group || p.id.Format == groupFormat
+		p.says.Group = p.says.Group || p.says.Format == groupFormat
+		p.id = p.says.ID
 		return nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -147,7 +150,8 @@ func (p *Pool) identify() error {
 	if _, err := io.ReadFull(p.o.Rand, raw[:]); err != nil {
 		return fmt.Errorf("journal: draw pool id: %w", err)
 	}
-	p.id.ID = hex.EncodeToString(raw[:])
+	p.id = hex.EncodeToString(raw[:])
+	p.says.ID = p.id
 	return p.identity(func(*poolIdentity) {})
 }
 
@@ -170,10 +174,10 @@ type damagedChunk struct {
 
 // identity changes what pool.json says, durably, if change changes something.
 func (p *Pool) identity(change func(*poolIdentity)) error {
-	p.idMu.Lock()
-	defer p.idMu.Unlock()
-	next := p.id
-	next.Damaged = slices.Clone(p.id.Damaged)
+	p.sayMu.Lock()
+	defer p.sayMu.Unlock()
+	next := p.says
+	next.Damaged = slices.Clone(p.says.Damaged)
 	change(&next)
 	switch {
 	case len(next.Damaged) > 0:
@@ -183,7 +187,7 @@ func (p *Pool) identity(change func(*poolIdentity)) error {
 	default:
 		next.Format = poolFormat
 	}
-	if next.Format == p.id.Format && next.Group == p.id.Group && slices.Equal(next.Damaged, p.id.Damaged) {
+	if next.Format == p.says.Format && next.Group == p.says.Group && slices.Equal(next.Damaged, p.says.Damaged) {
 		return nil
 	}
 	b, err := json.Marshal(next)
@@ -193,7 +197,7 @@ func (p *Pool) identity(change func(*poolIdentity)) error {
 	if err := blockfs.WriteFile(p.o.FS, p.o.Dir+"/"+poolFile, b); err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
-	p.id = next
+	p.says = next
 	return nil
 }
 
@@ -201,8 +205,8 @@ func (p *Pool) identity(change func(*poolIdentity)) error {
 func (p *Pool) markDamaged() {
 	for _, held := range p.held {
 		for _, cf := range held {
-			if i := slices.IndexFunc(p.id.Damaged, cf.is); i >= 0 {
-				cf.damage = errors.New(p.id.Damaged[i].Why)
+			if i := slices.IndexFunc(p.says.Damaged, cf.is); i >= 0 {
+				cf.damage = errors.New(p.says.Damaged[i].Why)
 			}
 		}
 	}
@@ -240,7 +244,7 @@ func (p *Pool) forgetDamage(chunks []*chunkFile) error {
 
 // ID names this pool; a registry record that names another one tells that the
 // journal it counted on is gone.
-func (p *Pool) ID() string { return p.id.ID }
+func (p *Pool) ID() string { return p.id }
 
 // adopt takes in one directory entry.
 func (p *Pool) adopt(e blockfs.Info) error {

@@ -23,7 +23,7 @@ type foundFrame struct {
 // have got there. The files of the group log go then. They stay, and there is no group log in
 // this run, while a chunk refuses what belongs into it.
 func (p *Pool) redo(names []string) error {
-	if !p.id.Group { // it was, and they were about to go
+	if !p.says.Group { // it was, and they were about to go
 		return p.removeGroup()
 	}
 	var frames []foundFrame

@@ -173,9 +173,37 @@ func (l Layout) DataOffset(cluster, n uint32) int64 {
 // FooterBytes returns the encoded size of a footer.
 func FooterBytes(extents int) int { return fixedFooter + extents*extentBytes }
 
+// Digest hashes the groups of an object while they are being filled, as long as that
+// happens in order: their bytes are in the processor's caches then. The zero value has
+// hashed nothing.
+type Digest struct {
+	hash   xxh3.Hasher
+	filled uint32 // clusters, all from the first on
+	hashed int    // bytes
+}
+
+// Filled says that cluster i of the object b with n clusters is in its place, with its sum.
+func (d *Digest) Filled(b []byte, l Layout, n, i uint32) {
+	if i != d.filled {
+		return
+	}
+	d.filled++
+	if g, k := l.Group(d.filled); k == 0 || d.filled == n {
+		end := l.GroupsBytes(int(n))
+		if k == 0 {
+			end = g * l.GroupBytes()
+		}
+		_, _ = d.hash.Write(b[d.hashed:end])
+		d.hashed = end
+	}
+}
+
 // Finish writes sums, footer and trailer into the object b, whose groups are
 // filled; len(b) is Size.
-func Finish(b []byte, f *Footer) {
+func Finish(b []byte, f *Footer) { new(Digest).Finish(b, f) }
+
+// Finish is Finish of an object of which some groups are hashed.
+func (d *Digest) Finish(b []byte, f *Footer) {
 	l := Layout{int(f.Cluster)}
 	groups := l.GroupsBytes(int(f.Clusters))
 	sums := b[groups : groups+int(f.Clusters)*SumBytes]
@@ -190,7 +218,12 @@ func Finish(b []byte, f *Footer) {
 	le := binary.LittleEndian
 	le.PutUint32(t[0:], uint32(n))
 	le.PutUint32(t[4:], clustersum.Plain(b[groups:at+n]))
-	le.PutUint64(t[8:], xxh3.Hash(b[:groups]))
+	if d.hashed == 0 {
+		le.PutUint64(t[8:], xxh3.Hash(b[:groups]))
+	} else {
+		_, _ = d.hash.Write(b[d.hashed:groups])
+		le.PutUint64(t[8:], d.hash.Sum64())
+	}
 	le.PutUint64(t[16:], 0)
 	copy(t[24:], magic[:])
 }

@@ -112,6 +112,37 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
+// TestDigest: an object is the same however much of it was hashed while it was filled, and in
+// whatever order that happened.
+func TestDigest(t *testing.T) {
+	for _, cluster := range []int{4 << 10, 64 << 10} {
+		l := Layout{cluster}
+		for _, n := range []int{0, 1, l.PerGroup(), 3*l.PerGroup() + 1} {
+			want, f := object(cluster, n)
+			r := rand.New(rand.NewPCG(3, 4))
+			for _, order := range [][]int{seqOf(n), r.Perm(n), append(seqOf(n/2), seqOf(n)...)} {
+				got := bytes.Clone(want)
+				clear(got[l.GroupsBytes(n):])
+				var d Digest
+				for _, i := range order {
+					d.Filled(got, l, uint32(n), uint32(i))
+				}
+				if d.Finish(got, f); !bytes.Equal(got, want) {
+					t.Errorf("%d clusters of %d bytes, in the order %v: another object", n, cluster, order)
+				}
+			}
+		}
+	}
+}
+
+func seqOf(n int) []int {
+	out := make([]int, n)
+	for i := range out {
+		out[i] = i
+	}
+	return out
+}
+
 // TestEveryByte: no changed byte and no cut passes.
 func TestEveryByte(t *testing.T) {
 	b, f := object(4096, 2)

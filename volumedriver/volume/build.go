@@ -59,15 +59,16 @@ func (v *Volume) buildSCO(b *batch) ([]byte, *sco.Footer, error) {
 		f.Extents = append(f.Extents, sco.Extent{LBA: data[i].cluster * per, Length: per, Kind: sco.KindData, First: uint32(i)})
 	}
 	obj := v.host.objectBuffer(sco.Size(v.cluster, len(data), len(f.Extents)))
-	if err := v.gather(obj, data, f.Clusters); err != nil {
+	var d sco.Digest
+	if err := v.gather(obj, data, f.Clusters, &d); err != nil {
 		return nil, nil, err
 	}
-	sco.Finish(obj, f)
+	d.Finish(obj, f)
 	return obj, f, nil
 }
 
 // gather fills the groups of an SCO from the journal, verifying every cluster.
-func (v *Volume) gather(obj []byte, data []kept, n uint32) error {
+func (v *Volume) gather(obj []byte, data []kept, n uint32, digest *sco.Digest) error {
 	slices.SortFunc(data, func(a, b kept) int {
 		return cmp.Or(cmp.Compare(a.point.Chunk, b.point.Chunk), cmp.Compare(a.point.Off, b.point.Off))
 	})
@@ -79,35 +80,44 @@ func (v *Volume) gather(obj []byte, data []kept, n uint32) error {
 			k++
 		}
 		chunk := v.journal.Pin(data[i].point.Chunk)
+		var err error
 		copied := chunk.Copy(data[i].off(), func(j int) []byte {
-			if j == k {
+			if j > 0 {
+				err = v.gathered(obj, &data[i+j-1], n, digest)
+			}
+			if j == k || err != nil {
 				return nil
 			}
 			dst, _ := v.layout.Slot(obj, n, data[i+j].slot)
 			return dst
 		})
-		var err error
 		for j := copied; j < k && err == nil; j++ {
 			var b []byte
 			if b, err = w.read(chunk, data[i+j:]); err == nil {
 				dst, _ := v.layout.Slot(obj, n, data[i+j].slot)
 				copy(dst, b)
+				err = v.gathered(obj, &data[i+j], n, digest)
 			}
 		}
 		chunk.Unpin()
 		if err != nil {
 			return fmt.Errorf("vdisk %s: %w: %w", v.id, ErrMedium, err)
 		}
-		for _, d := range data[i : i+k] {
-			dst, sum := v.layout.Slot(obj, n, d.slot)
-			if v.seed.Sum(v.lba(d.cluster), dst) != d.point.Sum {
-				v.stats.crcErrors.Add(1)
-				return fmt.Errorf("vdisk %s: %w at lba %d: journal checksum before upload", v.id, ErrMedium, v.lba(d.cluster))
-			}
-			binary.LittleEndian.PutUint32(sum, d.point.Sum)
-		}
 		i += k
 	}
+	return nil
+}
+
+// gathered verifies a cluster in its place in an SCO, at once: its bytes are in the
+// processor's caches.
+func (v *Volume) gathered(obj []byte, k *kept, n uint32, digest *sco.Digest) error {
+	dst, sum := v.layout.Slot(obj, n, k.slot)
+	if v.seed.Sum(v.lba(k.cluster), dst) != k.point.Sum {
+		v.stats.crcErrors.Add(1)
+		return fmt.Errorf("journal checksum before upload at lba %d", v.lba(k.cluster))
+	}
+	binary.LittleEndian.PutUint32(sum, k.point.Sum)
+	digest.Filled(obj, v.layout, n, k.slot)
 	return nil
 }
 
