@@ -34,7 +34,7 @@ func (s *Server) ListClients(ctx context.Context, r ListClientsRequestObject) (L
 }
 
 // forUser is the user that a caller asks something for; another one needs role manage.
-func forUser(who caller, object, what string, user *string) (string, error) {
+func (s *Server) forUser(who caller, object, what string, user *string) (string, error) {
 	if user == nil && who.User == "" {
 		return "", about(object, "", refuseField("user", "name the user that the "+what+" is for", "a %s belongs to a user", what))
 	}
@@ -43,6 +43,13 @@ func forUser(who caller, object, what string, user *string) (string, error) {
 	}
 	if !who.Role.Allows(auth.RoleManage) {
 		return "", refuse(http.StatusForbidden, "forbidden", "user "+clip(*user), "ask somebody with role manage", "a %s for another user needs role manage", what)
+	}
+	if _, err := s.opt.Auth.User(*user); err != nil {
+		p := toProblem(err)
+		if p.Code == "not_found" {
+			p.Field = some("user")
+		}
+		return "", &refusal{p}
 	}
 	return *user, nil
 }
@@ -62,7 +69,7 @@ func (s *Server) lifeUntil(object, what string, expires *time.Time) (time.Durati
 // CreateClient makes an OAuth2 client; its secret is in this answer only.
 func (s *Server) CreateClient(ctx context.Context, r CreateClientRequestObject) (CreateClientResponseObject, error) {
 	who, object := callerOf(ctx), "client "+clip(r.Body.Name)
-	user, err := forUser(who, object, "client", r.Body.User)
+	user, err := s.forUser(who, object, "client", r.Body.User)
 	if err != nil {
 		return nil, err
 	}

@@ -201,7 +201,7 @@ func (s *Server) ListTokens(ctx context.Context, r ListTokensRequestObject) (Lis
 func (s *Server) CreateToken(ctx context.Context, r CreateTokenRequestObject) (CreateTokenResponseObject, error) {
 	who := callerOf(ctx)
 	object := "token " + r.Body.Name
-	user, err := forUser(who, object, "token", r.Body.User)
+	user, err := s.forUser(who, object, "token", r.Body.User)
 	if err != nil {
 		return nil, err
 	}
