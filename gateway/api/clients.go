@@ -47,7 +47,7 @@ func (s *Server) forUser(who caller, object, what string, user *string) (string,
 	if _, err := s.opt.Auth.User(*user); err != nil {
 		p := toProblem(err)
 		if p.Code == "not_found" {
-			p.Field = some("user")
+			p.Field, p.Object = some("user"), some("user "+clip(*user))
 		}
 		return "", &refusal{p}
 	}

@@ -67,7 +67,7 @@ func TestRefused(t *testing.T) {
 		{"token above its user", "POST", "/tokens", m{"name": "ci", "user": "bert", "role": "manage"}, 400, "invalid", "role", "user bert"},
 		{"bad token name", "POST", "/tokens", m{"name": "c i", "user": "bert", "role": "read"}, 400, "invalid", "name", "token c i"},
 		{"token that has ended", "POST", "/tokens", m{"name": "ci", "user": "bert", "role": "read", "expires": "2001-01-01T00:00:00Z"}, 400, "invalid", "expires", "token ci"},
-		{"token of nobody", "POST", "/tokens", m{"name": "ci", "user": "nobody", "role": "read"}, 404, "not_found", "", "user nobody"},
+		{"token of nobody", "POST", "/tokens", m{"name": "ci", "user": "nobody", "role": "read"}, 404, "not_found", "user", "user nobody"},
 		{"backend with a NUL", "POST", "/vpools", m{"name": "tin", "backend": local("/none\x00")}, 400, "invalid", "backend.path", "vpool tin"},
 		{"backend kind", "POST", "/vpools", m{"name": "tin", "backend": m{"kind": "tape", "path": "/x"}}, 400, "invalid", "backend.kind", "vpool tin"},
 		{"SCO above a quarter", "POST", "/vpools", m{"name": "tin", "backend": local(t.TempDir()), "settings": m{"scoSize": 64 << 20, "journalQuota": 128 << 20}}, 400, "invalid", "settings.scoSize", "vpool tin"},
