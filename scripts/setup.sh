@@ -7,7 +7,7 @@
 #   nbdkit            an NBD server that the benches compare with
 #   e2fsprogs         mkfs.ext4 -d, e2fsck for real file system images
 #   fio               raw-disk figures by hand
-#   chromium          the browser of the UI test
+#   chromium          the browser of the UI test; chromium-headless-shell is the one without a window
 #   swift-proxy, swift-account, swift-container, swift-object, memcached
 #                     OpenStack Swift, which also speaks S3
 #   keystone, uwsgi-plugin-python3, python3-keystonemiddleware
@@ -53,7 +53,7 @@
 # refused for the length of the installation.
 set -euo pipefail
 
-packages=(tgt libiscsi-bin nbdkit qemu-utils qemu-block-extra e2fsprogs fio chromium
+packages=(tgt libiscsi-bin nbdkit qemu-utils qemu-block-extra e2fsprogs fio chromium chromium-headless-shell
 	python3-cinder python3-os-brick python3-testtools flake8
 	qemu-system-x86 busybox-static cpio kmod xfsprogs sg3-utils smartmontools ca-certificates curl procps util-linux iproute2
 	swift-proxy swift-account swift-container swift-object memcached

@@ -173,8 +173,8 @@ func (g *group) make() (files []*groupFile, err error) {
 		return nil, fmt.Errorf("the chunks take the space of %d bytes for them", all)
 	}
 	defer func() {
-		if err != nil {
-			err = errors.Join(err, g.remove(files))
+		if err != nil { // the files first: nothing is in them, and the disk may be full
+			err = errors.Join(err, p.removeGroupFiles(), g.remove(files))
 		}
 	}()
 	// Programs that do not know of it must not pass over it.

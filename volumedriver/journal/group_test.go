@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -378,6 +379,98 @@ func TestGroupFull(t *testing.T) {
 		if _, err := checkTail(r, 2, d.from, oneWrites(d.from, d.last, 1)); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// tryGroup has the group log made, and tells whether it is.
+func tryGroup(p *Pool) bool {
+	g := p.group
+	g.mu.Lock()
+	g.tries = 0
+	g.makeLocked()
+	g.mu.Unlock()
+	for {
+		g.mu.Lock()
+		on, making := g.on, g.making
+		g.mu.Unlock()
+		if on || !making {
+			return on
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// TestGroupNoRoom: a disk that has no room at any point of making the group log loses nothing,
+// keeps nothing of it, and has it once there is room.
+func TestGroupNoRoom(t *testing.T) {
+	for fail, made := int64(0), false; !made; fail++ {
+		m := blockfs.NewMem()
+		var n atomic.Int64
+		var full atomic.Bool
+		o := groupOptions(blockfs.Inject(m, func(op blockfs.OpInfo) error {
+			grows := op.Kind == blockfs.OpWrite || op.Kind == blockfs.OpPreallocate || op.Kind == blockfs.OpOpen
+			if full.Load() && grows && (strings.Contains(op.Path, groupName) || strings.Contains(op.Path, poolFile)) && n.Add(1) > fail {
+				return syscall.ENOSPC
+			}
+			return nil
+		}))
+		p := mustOpen(t, o)
+		before := p.Usage().Bytes
+		full.Store(true)
+		if made = tryGroup(p); !made {
+			l := newTestLog(p, diskA, 1, 1, nil)
+			puts(t, l, 3, 1)
+			if slices.ContainsFunc(files(t, m), isGroup) || p.Usage().Bytes-p.o.ChunkBytes > before {
+				t.Fatalf("operation %d: left %v, %d bytes of %d", fail, files(t, m), p.Usage().Bytes, before)
+			}
+		}
+		full.Store(false)
+		if !made && !tryGroup(p) {
+			t.Fatalf("operation %d: not made with room", fail)
+		}
+		l := newTestLog(p, diskB, 1, 1, nil)
+		puts(t, l, 3, 1)
+		l.Close()
+		if err := p.Close(); err != nil || fail > 100 {
+			t.Fatal(fail, err)
+		}
+	}
+}
+
+// TestGroupStartFull: a start after a crash serves what was grouped on a disk without room, too,
+// and the files go at one with room.
+func TestGroupStartFull(t *testing.T) {
+	m := blockfs.NewMem()
+	p := mustOpen(t, groupOptions(m))
+	grouping(p)
+	puts(t, newTestLog(p, diskA, 1, 1, nil), 3, 1)
+	after := m.Crash(blockfs.CrashConfig{Unsynced: blockfs.DropAll})
+	full := true
+	o := groupOptions(blockfs.Inject(after, func(op blockfs.OpInfo) error {
+		if full && op.Kind == blockfs.OpWrite && strings.Contains(op.Path, poolFile) {
+			return syscall.ENOSPC
+		}
+		return nil
+	}))
+	for range 2 {
+		p := mustOpen(t, o)
+		if p.group != nil || !slices.ContainsFunc(files(t, after), isGroup) {
+			t.Error("there is a group log, or its files are gone")
+		}
+		r, err := Recover(p, diskA, 1, anyOf(1))
+		if err != nil || r.LastSeq != 3 {
+			t.Fatalf("up to %v, %v", r, err)
+		}
+		r.Abandon()
+		p.Close()
+	}
+	full = false
+	p = mustOpen(t, o)
+	if p.group == nil || slices.ContainsFunc(files(t, after), isGroup) {
+		t.Error("with room there is no group log, or the files of the last one are left")
+	}
+	if r, err := Recover(p, diskA, 1, anyOf(1)); err != nil || r.LastSeq != 3 {
+		t.Fatalf("up to %v, %v", r, err)
 	}
 }
 

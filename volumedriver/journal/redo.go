@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/openvstorage/ovgate/internal/blockfs"
 )
@@ -51,7 +52,15 @@ func (p *Pool) redo(names []string) error {
 		p.o.Group = GroupOptions{}
 		return nil
 	}
-	return p.removeGroup()
+	if err := p.removeGroup(); errors.Is(err, syscall.ENOSPC) {
+		// Of a full disk the vDisks are served, too: what the frames hold is in the chunks.
+		p.o.Log.Warn("files of the group log stay, and appends of many vdisks are not grouped, until a start with room", "dir", p.o.Dir, "err", err)
+		p.o.Group = GroupOptions{}
+		return nil
+	} else if err != nil {
+		return err
+	}
+	return nil
 }
 
 // redoFrames puts the records of frames, of any order, into the chunks, and notes, durably,
@@ -206,6 +215,11 @@ func (p *Pool) removeGroup() error {
 	if err := p.identity(func(id *poolIdentity) { id.Group = false }); err != nil {
 		return err
 	}
+	return p.removeGroupFiles()
+}
+
+// removeGroupFiles removes the files of the group log.
+func (p *Pool) removeGroupFiles() error {
 	list, err := p.o.FS.List(p.o.Dir)
 	if err != nil {
 		return fmt.Errorf("journal: %w", err)
