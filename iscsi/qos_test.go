@@ -13,10 +13,11 @@ import (
 	"github.com/openvstorage/ovgate/iscsi/initiator"
 )
 
-// limited is a server on a clock that stands still, with QoS on LUN 0.
+// limited is a server on a clock that stands still, with QoS on LUN 0. That clock is moved by more than a peer may be
+// silent, in less time than a peer on a busy machine takes to answer.
 func limited(t *testing.T, q iscsi.QoS) (*node, *clock.Manual) {
 	clk := clock.NewManual(time.Unix(1e9, 0))
-	return start(t, iscsi.Config{Clock: clk}, func(s *iscsi.TargetSpec) { s.LUNs[0].QoS = q }), clk
+	return start(t, iscsi.Config{Clock: clk, Limits: iscsi.Limits{PingIdle: time.Hour, PingTime: time.Hour}}, func(s *iscsi.TargetSpec) { s.LUNs[0].QoS = q }), clk
 }
 
 // reads submits n reads of some blocks and returns where their results arrive.

@@ -28,8 +28,10 @@ func membership(p *page, n *testNode) {
 	p.do("clients", to("/tokens?tab=clients"), visible(`//h2[.="No OAuth2 clients yet"]`), click(`//main//button[.="Create client"]`), fill(`dialog input[name=name]`, "ci"))
 	bothOver(p, "create client", "124-client")
 	p.provokes("/clients")
+	var gold struct{ ID string }
+	n.call(http.MethodGet, "/vpools/gold", nil, &gold)
 	p.do("of nobody is refused at its field", fill(`dialog input[name=user]`, "nobody"), click(`//dialog//button[.="Create"]`), visible(`dialog input[name=user][aria-invalid=true]`))
-	p.do("a client of a member, for a week", fill(`dialog input[name=user]`, viewer), choose(`dialog select[name=expires]`, "7"), click(`//dialog//button[.="Create"]`), visible(`[data-copy="client secret"]`), click(`//dialog//button[.="Done"]`),
+	p.do("a client of a member, for a week", fill(`dialog input[name=user]`, viewer), choose(`dialog select[name=expires]`, "7"), choose(`dialog select[name=scope]`, "vpool:"+gold.ID), click(`//dialog//button[.="Create"]`), visible(`[data-copy="client secret"]`), click(`//dialog//button[.="Done"]`),
 		visible(`//tr[td[.="ci"]][td[.="`+viewer+`"]][td[contains(.,"in 6 d") or contains(.,"in 7 d")]]`))
 	both(p, "clients", "125-clients")
 
