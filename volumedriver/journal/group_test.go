@@ -554,6 +554,10 @@ func TestGroupDamageStays(t *testing.T) {
 			if _, err := Recover(p, diskA, 1, func(uint32, uint64, uint64) bool { return false }); err != nil {
 				t.Fatalf("cut %d: %v", i, err)
 			}
+			// Nor of a copy, whose records are not grouped.
+			if _, err := RecoverEpoch(p, diskB, 1, 1, anyOf(1)); err != nil {
+				t.Fatalf("cut %d: %v", i, err)
+			}
 			p.Close()
 		}
 	}

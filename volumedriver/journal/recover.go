@@ -68,22 +68,31 @@ type recovered struct {
 // room for records of epoch that span [first, last]. A *CorruptError leaves the
 // chunks as they were.
 func Recover(p *Pool, vdisk [16]byte, from uint64, valid func(epoch uint32, first, last uint64) bool) (*Recovery, error) {
-	return recoverTail(p, vdisk, from, valid, anyEpoch, false)
+	return recoverTail(p, vdisk, from, valid, anyEpoch, whatIsWhole)
 }
 
 // RecoverLeft is Recover of a journal that may be damaged, by somebody's word: the tail ends
 // before that. Whoever makes use of it calls Accept.
 func RecoverLeft(p *Pool, vdisk [16]byte, from uint64, valid func(epoch uint32, first, last uint64) bool) (*Recovery, error) {
-	return recoverTail(p, vdisk, from, valid, anyEpoch, true)
+	return recoverTail(p, vdisk, from, valid, anyEpoch, whatIsLeft)
 }
 
-// RecoverEpoch is Recover from the chunks that were opened in one epoch; others are left
-// where they are.
+// RecoverEpoch is Recover of a copy, from the chunks that were opened in one epoch; others are
+// left where they are. Records of copies are never in the group log.
 func RecoverEpoch(p *Pool, vdisk [16]byte, epoch uint32, from uint64, valid func(epoch uint32, first, last uint64) bool) (*Recovery, error) {
-	return recoverTail(p, vdisk, from, valid, only(epoch), false)
+	return recoverTail(p, vdisk, from, valid, only(epoch), whatWasCopied)
 }
 
-func recoverTail(p *Pool, vdisk [16]byte, from uint64, valid func(uint32, uint64, uint64) bool, wanted func(uint32) bool, left bool) (*Recovery, error) {
+// recoverable is what recoverTail is to find.
+type recoverable int
+
+const (
+	whatIsWhole   recoverable = iota // all that was acknowledged
+	whatIsLeft                       // what is before the first damage
+	whatWasCopied                    // as whatIsWhole, of records that never were in the group log
+)
+
+func recoverTail(p *Pool, vdisk [16]byte, from uint64, valid func(uint32, uint64, uint64) bool, wanted func(uint32) bool, what recoverable) (*Recovery, error) {
 	r := &Recovery{pool: p, vdisk: vdisk, LastSeq: from - 1}
 	for i, cf := range p.claim(vdisk, wanted) {
 		r.chunks = append(r.chunks, &recovered{id: uint32(i), file: cf, end: openerBytes})
@@ -94,7 +103,11 @@ func recoverTail(p *Pool, vdisk [16]byte, from uint64, valid func(uint32, uint64
 			return nil, err
 		}
 	}
-	err := r.whole(from, valid)
+	var err error
+	if what != whatWasCopied {
+		err = r.whole(from, valid)
+	}
+	left := what == whatIsLeft
 	if err == nil || left && errors.As(err, new(*CorruptError)) {
 		err = cmp.Or(r.assemble(from, valid), err)
 	}
