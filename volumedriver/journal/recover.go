@@ -133,17 +133,18 @@ func recoverTail(p *Pool, vdisk [16]byte, from uint64, valid func(uint32, uint64
 // whole tells whether all that was acknowledged is in the chunks, as far as the group log
 // tells (J6), and as far as they may have something from seq from on.
 func (r *Recovery) whole(from uint64, valid func(uint32, uint64, uint64) bool) error {
+	var damaged error
 	for _, c := range r.chunks {
 		first := max(from, c.opened)
 		switch {
 		case !valid(c.epoch, first, first):
-		case c.file.hole:
+		case c.file.hole: // before all damage: what is in the group log is not lost
 			return fmt.Errorf("journal %s: %w", c.file.name, errHole)
-		case c.file.damage != nil:
-			return &CorruptError{Chunk: c.file.name, Off: -1, Seq: from, Why: c.file.damage.Error()}
+		case c.file.damage != nil && damaged == nil:
+			damaged = &CorruptError{Chunk: c.file.name, Off: -1, Seq: from, Why: c.file.damage.Error()}
 		}
 	}
-	return nil
+	return damaged
 }
 
 // HasChunk reports whether there is a chunk that was opened for records from seq on, or moved

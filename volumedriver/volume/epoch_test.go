@@ -438,6 +438,12 @@ func TestCorruptJournal(t *testing.T) {
 			}
 			v = n.open(id)
 			mustWrite(t, v, 9*4096, 99)
+			if err := n.pool.AcceptLoss(context.Background(), id); err != nil { // of an open one: nothing changes
+				t.Fatal(err)
+			}
+			if rec, err := n.host.o.Registry.Load(context.Background(), id); err != nil || rec.State != FlagNone {
+				t.Fatalf("record of an open vDisk: %q, %v", rec.State, err)
+			}
 			for range 2 {
 				wantVersion(t, v, 2*4096, 3)
 				wantVersion(t, v, 3*4096, 0)

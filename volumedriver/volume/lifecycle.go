@@ -104,18 +104,21 @@ func (p *Pool) AcceptLoss(ctx context.Context, id ID) error {
 		return err
 	}
 	elsewhere := rec.State == FlagNone && rec.Owner != "" && rec.Owner != p.host.o.Node
+	o := &opening{p: p, id: id, rec: rec}
 	if rec.State != FlagLostTail && !elsewhere {
-		o := &opening{p: p, id: id}
+		if rec.State != FlagNone && rec.State != FlagScrub || p.Volume(id) != nil {
+			return nil
+		}
 		err := o.learn(ctx)
 		o.abandon()
 		if !errors.As(err, new(*journal.CorruptError)) {
 			return err
 		}
-		rec = o.rec
 	}
-	next := rec
+	next := o.rec
 	next.State = FlagAccepted
-	return p.swapOver(ctx, &rec, &next)
+	o.voidScrub(&next)
+	return p.swapOver(ctx, &o.rec, &next)
 }
 
 // Delete removes a closed vDisk: first the decision, durably, then objects and
