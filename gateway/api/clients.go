@@ -46,9 +46,10 @@ func (s *Server) forUser(who caller, object, what string, user *string) (string,
 	}
 	if _, err := s.opt.Auth.User(*user); err != nil {
 		p := toProblem(err)
-		if p.Code == "not_found" {
-			p.Field, p.Object = some("user"), some("user "+clip(*user))
+		if p.Code != "not_found" {
+			return "", err
 		}
+		p.Field, p.Object = some("user"), some("user "+clip(*user))
 		return "", &refusal{p}
 	}
 	return *user, nil

@@ -27,16 +27,7 @@ func groupOptions(fsys blockfs.FS) PoolOptions {
 
 // grouping waits until appends to a pool are grouped.
 func grouping(p *Pool) {
-	g := p.group
-	for {
-		g.mu.Lock()
-		on := g.on
-		g.makeLocked()
-		g.mu.Unlock()
-		if on {
-			return
-		}
-		time.Sleep(time.Millisecond)
+	for !tryGroup(p) {
 	}
 }
 
