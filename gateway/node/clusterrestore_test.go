@@ -302,7 +302,8 @@ func TestTakeoverCutRestored(t *testing.T) {
 		t.Skip("step by step: nothing for the race detector")
 	}
 	t.Parallel()
-	for after := 1; after <= 3; after++ {
+	for after := 1; after <= 4; after++ {
+		late := after == 4 // who served it by the backup starts after others took it over
 		t.Run(fmt.Sprint("change ", after), func(t *testing.T) {
 			l := &lostCluster{members: newMirrored(t, 3), sessions: map[string]*initiator.Session{}}
 			for _, n := range l.nodes {
@@ -361,21 +362,28 @@ func TestTakeoverCutRestored(t *testing.T) {
 			if _, err := RestoreMetadata(t.Context(), RestoreOptions{File: file, Data: l.dirs[0], Config: l.conf}); err != nil {
 				t.Fatal(err)
 			}
-			l.startAll()
 			// Its journal cannot be told from an older one: either nothing of it is missing, or it
 			// says that something may be, and what is there is as it was at one moment.
-			whole := true
-			two := l.nodes[1]
-			two.until("it serves, or says what is missing", func() bool {
-				if st := two.diskState("a"); st == "lost_tail" {
-					whole = false
-				} else if st != "running" {
-					return false
+			var state string
+			serves := func() bool {
+				for _, n := range l.all() {
+					if state = n.diskState("a"); state == "running" || state == "lost_tail" {
+						return true
+					}
 				}
-				return true
-			})
+				return false
+			}
+			if late {
+				l.members.start(0)
+				l.members.start(2).until("another node takes it over", serves)
+				l.members.start(1)
+			} else {
+				l.startAll()
+			}
+			l.nodes[0].until("it serves, or says what is missing", serves)
+			whole := state == "running"
 			if !whole {
-				two.call("POST", "/vdisks/a/acceptLoss", nil, 200)
+				l.nodes[1].call("POST", "/vdisks/a/acceptLoss", nil, 200)
 			}
 			t.Logf("nothing is missing: %v", whole)
 			l.holds("a", 0, 5, 1000)

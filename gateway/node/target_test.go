@@ -24,7 +24,8 @@ func (r *running) until(what string, ok func() bool) {
 	for !ok() {
 		select {
 		case <-limit:
-			r.t.Fatalf("not %s", what)
+			_, b, err := r.ask("GET", "/vdisks?limit=10", nil)
+			r.t.Fatalf("not %s; its vDisks: %s, %v", what, b, err)
 		case <-again.C:
 		}
 	}

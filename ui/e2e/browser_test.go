@@ -314,11 +314,12 @@ func (p *page) axe(state, rules string) {
 		scrollTo(0, 0);
 		const dock = document.querySelector(".dock");
 		dock?.style.setProperty("position", "static");
-		const over = [...document.querySelectorAll("dialog[open], :popover-open")];
-		const at = `+strconv.FormatBool(p.audited && !fullMatrix())+` ? (over.length ? {include: over} : document.querySelector("main")) : document;
-		return axe.run(at ?? document, {resultTypes: ["violations"], runOnly: `+rules+`}).then((r) => {
+		const all = (selector) => [...document.querySelectorAll(selector)];
+		const over = all("dialog[open], :popover-open:not(.toasts)"); // that one is open while it is empty, too
+		const at = `+strconv.FormatBool(p.audited && !fullMatrix())+` ? {include: [...(over.length ? over : all("main")), ...all(".toast")]} : document;
+		return axe.run(at.include?.length === 0 ? document : at, {resultTypes: ["violations"], runOnly: `+rules+`}).then((r) => {
 			dock?.style.removeProperty("position");
-			return JSON.stringify({passed: r.passes.length, violations: r.violations.map((v) =>
+			return JSON.stringify({passed: r.passes.length, at: (at.include ?? [document.body]).map((e) => e.outerHTML.slice(0, 2000)), violations: r.violations.map((v) =>
 				({id: v.id, nodes: v.nodes.slice(0, 3).map((n) => n.html.slice(0, 160) + " :: " + n.failureSummary)}))});
 		});
 	})()`,
@@ -328,6 +329,7 @@ func (p *page) axe(state, rules string) {
 	}
 	var result struct {
 		Passed     int
+		At         []string // what it looked at
 		Violations []struct {
 			ID    string
 			Nodes []string
@@ -338,7 +340,7 @@ func (p *page) axe(state, rules string) {
 	}
 	p.audited = true
 	if result.Passed == 0 {
-		p.t.Errorf("%s: axe checked nothing", state)
+		p.t.Errorf("%s: axe checked nothing in %q", state, result.At)
 	}
 	for _, v := range result.Violations {
 		p.t.Errorf("%s: axe rule %s: %q", state, v.ID, v.Nodes)

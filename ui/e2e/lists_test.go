@@ -90,7 +90,7 @@ func peek(p *page, n *testNode) {
 	p.do("by mouse; the back button closes it", click(`//button[@aria-label="Look at web-03"]`), visible(title("web-03")), chromedp.Evaluate[chromedp.Void](`history.back()`), absent(`dialog.peek`),
 		until(`location.pathname + location.search === "/vdisks"`), row("web-03"))
 	p.do("a filter beside it", click(`//button[@aria-label="Look at web-03"]`), visible(title("web-03")), fill(`main input[type=search]`, "web-01"), absent(`//td//a[.="web-02"]`), visible(title("web-03")))
-	p.do("by its address", chromedp.Evaluate[chromedp.Void](`location.reload()`), visible(title("web-03")), visible(`//td//a[.="web-01"]`), click(`dialog.peek button[aria-label=Close]`), absent(`dialog.peek`))
+	p.do("by its address", chromedp.Reload(), visible(title("web-03")), visible(`//td//a[.="web-01"]`), click(`dialog.peek button[aria-label=Close]`), absent(`dialog.peek`))
 	p.do("on a phone it covers the page", chromedp.EmulateViewport(390, 844), to("/vdisks"), click(`//button[@aria-label="Look at web-01"]`), visible(title("web-01")), visible(`dialog.peek .facts`),
 		until(`document.querySelector("dialog.peek:modal").offsetWidth === 390`))
 	p.phone("a look at a vDisk", "101-peek")

@@ -104,7 +104,7 @@ func keys(p *page) {
 	}`), chromedp.KeyEvent("r"), visible(`//*[@class="slow"][contains(.,"is not answering, showing data from")]`), visible(`//td//a[.="web-04"]`))
 	p.audit("a slow node")
 	p.shot("87-slow")
-	p.do("until it answers", chromedp.Evaluate[chromedp.Void](`window.answer()`), absent(`.slow`), chromedp.Evaluate[chromedp.Void](`location.reload()`), visible(`//td//a[.="web-04"]`))
+	p.do("until it answers", chromedp.Evaluate[chromedp.Void](`window.answer()`), absent(`.slow`), chromedp.Reload(), visible(`//td//a[.="web-04"]`))
 	p.do("icons alone in the navigation", click(`button.collapse`), until(`document.querySelector("nav.side").offsetWidth === 48`), visible(`nav.side a[title="vPools"]`))
 	p.audit("icons alone")
 	p.shot("87-narrow")

@@ -167,6 +167,18 @@ func (g *mirroring) show(m *dtl.Mirror, state DTLState, err error) {
 	}
 }
 
+// begun says that a copy was begun. Where there was none it is as it was, with the reason, until
+// the peer answers: one that is down for long does not look as if it got a copy now and then.
+func (g *mirroring) begun(m *dtl.Mirror) {
+	g.mu.Lock()
+	state, err := g.state, g.err
+	g.mu.Unlock()
+	if state != DTLDegraded || err == nil {
+		state, err = DTLCatchup, nil
+	}
+	g.show(m, state, err)
+}
+
 func (g *mirroring) stats() DTLStats {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -386,7 +398,7 @@ func (g *mirroring) keep(peer string) error {
 	}) {
 		return ErrClosed
 	}
-	g.show(m, DTLCatchup, nil)
+	g.begun(m)
 	told, err := g.catchUp(m)
 	if err == nil {
 		g.show(m, DTLOK, nil)
@@ -460,6 +472,7 @@ func (g *mirroring) raise(ctx context.Context, m *dtl.Mirror) error {
 	if err := m.Await(ctx, 0); err != nil {
 		return err
 	}
+	g.show(m, DTLCatchup, nil)
 	if err := g.commit(ctx, m.Start()-1); err != nil {
 		return err
 	}

@@ -272,6 +272,14 @@ func TestPeerLost(t *testing.T) {
 	if rec := p.record(id); rec.DTL.State != DTLDegraded {
 		t.Fatalf("answered, and the registry says %+v", rec.DTL)
 	}
+	mustState(t, v, DTLDegraded)
+	for range 6 { // some tries
+		changes := v.mirror.changes()
+		if s := v.Stats().DTL; s.State != DTLDegraded || s.Err == "" {
+			t.Errorf("while the peer is tried again the copy is %s (%s)", s.State, s.Err)
+		}
+		<-changes
+	}
 	p.late.leap(3 * dtl.Grant)
 	before := p.record(id)
 	if _, err := b.pool.Open(context.Background(), id); !errors.Is(err, ErrLostTail) {

@@ -73,7 +73,7 @@ func TestCacheCounters(t *testing.T) {
 	}
 	mustCommit(t, v)
 	was := v.Stats()
-	pass := func(what string, most uint64) {
+	pass := func(what string, least, most uint64) {
 		t.Helper()
 		p := make([]byte, atOnce*4096)
 		for off := int64(0); off < clusters*4096; off += int64(len(p)) {
@@ -83,13 +83,14 @@ func TestCacheCounters(t *testing.T) {
 		}
 		s := v.Stats()
 		hits, misses := s.CacheHits-was.CacheHits, s.CacheMisses-was.CacheMisses
-		if hits+misses != clusters || misses > most || most > 0 && misses < atOnce {
+		if hits+misses != clusters || misses < least || misses > most {
 			t.Errorf("%s: %d clusters were found, %d were not", what, hits, misses)
 		}
 		was = s
 	}
-	pass("first", clusters)
-	pass("again", 0)
+	pass("first", atOnce, clusters)
+	pass("again", 0, atOnce) // a cluster alone in its group, the last of an SCO, is kept when it is read once more
+	pass("once more", 0, 0)
 }
 
 // TestReadCacheOnDisk: what memory has no room for is read from the READ disk; one that
