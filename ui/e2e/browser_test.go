@@ -265,7 +265,11 @@ func (p *page) within(limit time.Duration, step string, actions ...chromedp.Acti
 	if err := chromedp.Do(ctx, actions...); err != nil {
 		p.shot(failedShot)
 		p.noConsoleErrors()
-		p.t.Fatalf("%s: %v", step, err)
+		ctx, stop := context.WithTimeout(p.ctx, 5*time.Second)
+		defer stop()
+		at, _ := chromedp.Run(ctx, chromedp.Evaluate[string](`location.href + ", the focus on " + document.activeElement?.outerHTML.slice(0, 400) +
+			", open: " + [...document.querySelectorAll("dialog[open], :popover-open")].map((e) => e.outerHTML.slice(0, 400)).join(" and ")`))
+		p.t.Fatalf("%s: %v, at %s", step, err, at)
 	}
 	p.t.Logf("%-44s %5d ms", step, time.Since(start).Milliseconds())
 }

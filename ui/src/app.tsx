@@ -1,4 +1,4 @@
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useState } from "preact/hooks";
 import { signal } from "@preact/signals";
 import type { ApiError } from "./api/client";
 import { answerPath, loadSession, session, setup } from "./store/session";
@@ -74,7 +74,8 @@ function Console() {
   }, [gate]);
   const [search, setSearch] = useState(false);
   const [keys, setKeys] = useState(false);
-  useEffect(() => {
+  // Before anything of the page is shown: whoever sees it may press a key.
+  useLayoutEffect(() => {
     const press = (event: KeyboardEvent) => {
       if (event.key.toLowerCase() === "k" && (event.ctrlKey || event.metaKey) && !event.altKey && !event.shiftKey) {
         event.preventDefault();
