@@ -11,9 +11,11 @@
 //	src/pages/operations.ts  --esbuild--> dist/assets/operations-HASH.js, as well
 //	                                      dist/assets/chunk-HASH.js, what they share with app.js
 //	src/index.html, src/icon.svg --copy--> dist/index.html, dist/assets/icon.svg
+//	src/**                   --Texts--> strings/en.json, all texts (texts.go)
+//	strings/LANGUAGE.json    --check--> dist/assets/lang-LANGUAGE.json
 //
 // Invariants
-//  1. The output depends on the files of ui/src and ui/third_party only: no clock, no absolute path,
+//  1. The output depends on the files of ui/src, ui/strings and ui/third_party only: no clock, no absolute path,
 //     no network. Two runs are byte-identical.
 //  2. Names of what index.html names are fixed. Scripts that share code with app.js have the hash of their
 //     contents in the name: a tab that is older than an update never gets a newer half of itself.
@@ -22,6 +24,7 @@
 package build
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -39,6 +42,7 @@ var copied = map[string]string{
 // Options returns the esbuild options that bundle root/src into root/dist/assets. root is the
 // absolute path of the folder ui. Nothing is written unless the caller sets Write.
 func Options(root string) api.BuildOptions {
+	list, _ := json.Marshal(languages(root)) // strings are always JSON
 	return api.BuildOptions{
 		AbsWorkingDir: root,
 		EntryPointsAdvanced: []api.EntryPoint{
@@ -61,19 +65,24 @@ func Options(root string) api.BuildOptions {
 		JSX:               api.JSXAutomatic,
 		JSXImportSource:   "preact",
 		NodePaths:         []string{filepath.Join(root, "third_party")},
+		Define:            map[string]string{"LANGUAGES": string(list)},
 	}
 }
 
-// Bundle makes the whole of dist in memory: slash-separated path below dist, contents. root is the
-// absolute path of the folder ui. The error lists every message of esbuild with file and line.
+// Bundle makes the whole of dist and the catalogue of texts in memory: slash-separated path below root, contents. root is the
+// absolute path of the folder ui. The error lists every message of esbuild with file and line, every text that has no tag, and
+// what is wrong with translations.
 func Bundle(root string) (map[string][]byte, error) {
+	files, err := translations(root)
+	if err != nil {
+		return nil, err
+	}
 	result := api.Build(Options(root))
 	if len(result.Errors) > 0 {
 		return nil, messages(result.Errors)
 	}
-	files := map[string][]byte{}
 	for _, f := range result.OutputFiles {
-		name, err := filepath.Rel(filepath.Join(root, "dist"), f.Path)
+		name, err := filepath.Rel(root, f.Path)
 		if err != nil {
 			return nil, fmt.Errorf("place of bundled file %s: %w", f.Path, err)
 		}
@@ -84,7 +93,7 @@ func Bundle(root string) (map[string][]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read a file that is copied into dist: %w", err)
 		}
-		files[to] = b
+		files["dist/"+to] = b
 	}
 	return files, nil
 }
@@ -101,23 +110,22 @@ func messages(list []api.Message) error {
 	return errors.Join(all...)
 }
 
-// Write replaces root/dist by files: it writes what changed and removes what is not in files, so
+// Write replaces root/dist and the catalogue by files: it writes what changed and removes what is not in files, so
 // that an asset no longer used does not stay embedded.
 func Write(root string, files map[string][]byte) error {
-	dist := filepath.Join(root, "dist")
 	present, err := List(root)
 	if err != nil {
 		return err
 	}
 	for name := range present {
 		if _, ok := files[name]; !ok {
-			if err := os.Remove(filepath.Join(dist, filepath.FromSlash(name))); err != nil {
+			if err := os.Remove(filepath.Join(root, filepath.FromSlash(name))); err != nil {
 				return fmt.Errorf("remove an unused file of dist: %w", err)
 			}
 		}
 	}
 	for name, contents := range files {
-		path := filepath.Join(dist, filepath.FromSlash(name))
+		path := filepath.Join(root, filepath.FromSlash(name))
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return fmt.Errorf("make a folder of dist: %w", err)
 		}
@@ -131,26 +139,27 @@ func Write(root string, files map[string][]byte) error {
 	return nil
 }
 
-// List reads what root/dist holds now, in the form that Bundle returns. A missing folder is empty.
+// List reads what root/dist holds now, and the catalogue, in the form that Bundle returns. What is missing is empty.
 func List(root string) (map[string][]byte, error) {
-	dist := filepath.Join(root, "dist")
 	files := map[string][]byte{}
-	err := filepath.WalkDir(dist, func(path string, d os.DirEntry, err error) error {
+	read := func(path string, d os.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			if errors.Is(err, os.ErrNotExist) {
 				return nil
 			}
 			return err
 		}
-		name, err := filepath.Rel(dist, path)
+		name, err := filepath.Rel(root, path)
 		if err != nil {
 			return err
 		}
 		files[filepath.ToSlash(name)], err = os.ReadFile(path)
 		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read dist: %w", err)
+	}
+	for _, made := range []string{"dist", stringsDir + "/" + english + ".json"} {
+		if err := filepath.WalkDir(filepath.Join(root, filepath.FromSlash(made)), read); err != nil {
+			return nil, fmt.Errorf("read %s: %w", made, err)
+		}
 	}
 	return files, nil
 }

@@ -39,12 +39,12 @@ func TestDistIsCurrent(t *testing.T) {
 	}
 	for name, contents := range want {
 		if !bytes.Equal(have[name], contents) {
-			t.Errorf("dist/%s is not what the source makes: run make ui and commit dist", name)
+			t.Errorf("%s is not what the source makes: run make ui and commit it", name)
 		}
 	}
 	for name := range have {
 		if _, ok := want[name]; !ok {
-			t.Errorf("dist/%s is not made by the source: run make ui and commit dist", name)
+			t.Errorf("%s is not made by the source: run make ui and commit dist", name)
 		}
 	}
 }
@@ -64,7 +64,7 @@ func TestFirstLoadStaysWithinBudget(t *testing.T) {
 	_, files := bundle(t)
 	need := []string{"app.js", "app.css", "plot.js"} // the overview has charts
 	for i := 0; i < len(need); i++ {
-		for _, m := range imported.FindAllSubmatch(files["assets/"+need[i]], -1) {
+		for _, m := range imported.FindAllSubmatch(files["dist/assets/"+need[i]], -1) {
 			if name := string(m[1]); !slices.Contains(need, name) {
 				need = append(need, name)
 			}
@@ -75,7 +75,7 @@ func TestFirstLoadStaysWithinBudget(t *testing.T) {
 	}
 	sum := 0
 	for _, name := range need {
-		contents := files["assets/"+name]
+		contents := files["dist/assets/"+name]
 		if len(contents) == 0 {
 			t.Fatalf("%s is not in the bundle", name)
 		}
@@ -101,7 +101,7 @@ func TestFirstLoadStaysWithinBudget(t *testing.T) {
 // TestNothingInlineOrForeign keeps invariant 2 of package ui: the strict content security policy.
 func TestNothingInlineOrForeign(t *testing.T) {
 	_, files := bundle(t)
-	html := string(files["index.html"])
+	html := string(files["dist/index.html"])
 	for name, pattern := range map[string]string{
 		"an inline script":    `(?i)<script(?:\s[^>]*)?>[^<]`,
 		"an inline style":     `(?i)<style|\sstyle=`,
@@ -112,7 +112,7 @@ func TestNothingInlineOrForeign(t *testing.T) {
 			t.Errorf("index.html holds %s: %q", name, m)
 		}
 	}
-	if m := regexp.MustCompile(`url\("?(?:https?:)?//[^)]*`).FindString(string(files["assets/app.css"])); m != "" {
+	if m := regexp.MustCompile(`url\("?(?:https?:)?//[^)]*`).FindString(string(files["dist/assets/app.css"])); m != "" {
 		t.Errorf("app.css loads another host's file: %s", m)
 	}
 	for name, contents := range files {

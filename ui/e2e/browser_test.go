@@ -47,6 +47,7 @@ type page struct {
 	mu       sync.Mutex
 	messages []string // console warnings, errors and exceptions
 	audited  bool     // axe looked at all of a page
+	english  string   // JSON, the texts that are to be in the other language (foreign)
 	refusals []string // paths whose next refusal the flow provoked: the browser reports those too
 	late     []asked  // what may be asked for once too often
 }

@@ -27,7 +27,8 @@ var routePattern = regexp.MustCompile(`(?m)^\s*\["(/[^"]*)",`)
 func fullMatrix() bool { return os.Getenv("E2E_WALK") == "full" }
 
 // TestWalk opens every address that the router knows, and every tab there, of a node that has something to show on
-// each: each comes up, without a message in the browser's console and without a refusal on the page. With E2E_WALK=full
+// each: each comes up, without a message in the browser's console and without a refusal on the page, and all of it is in
+// another language where there is a translation. With E2E_WALK=full
 // it does so in both themes at the widths of a desktop and a phone, looks at each with axe, and keeps a picture of each.
 func TestWalk(t *testing.T) {
 	t.Parallel()
@@ -35,6 +36,9 @@ func TestWalk(t *testing.T) {
 	n := startNode(t)
 	examples := seed(n, t.TempDir(), full)
 	p := openPageFor(t, walkLimit)
+	if !full {
+		p.foreign()
+	}
 	p.do("signed in", signedIn(n, admin), chromedp.Navigate(n.url+"/"), visible(`nav.side`))
 	paths := addresses(t, examples)
 	if !full {
@@ -194,6 +198,9 @@ func (p *page) settle(state, theme string, width int, deep bool) {
 		(document.querySelector(".side [aria-current=page]")?.getBoundingClientRect().left >= innerWidth ? "its place in the navigation is out of sight" : "")`))
 	if err != nil || said != "" {
 		p.t.Errorf("%s, %s, %d px: %v %s", state, theme, width, err, said)
+	}
+	if p.english != "" {
+		p.translated(state)
 	}
 	if deep {
 		p.audit(fmt.Sprintf("%s, %s, %d px", state, theme, width))

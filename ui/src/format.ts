@@ -1,5 +1,7 @@
 // Numbers as people read them. Sizes are binary (KiB, MiB, ...), always with their unit.
 
+import { counted, msg } from "./text";
+
 export const KiB = 1024;
 export const MiB = 1024 ** 2;
 export const GiB = 1024 ** 3;
@@ -63,26 +65,26 @@ export function percent(part: number, whole: number): string {
 /** How long ago: "just now", "12 s ago", "3 min ago", "5 h ago", "8 d ago". */
 export function ago(then: number, now: number): string {
   const text = duration(now - then);
-  return text === "0 s" ? "just now" : text + " ago";
+  return text === duration(0) ? msg`just now` : msg`${text} ago`;
 }
 
 /** A duration in ms in its largest whole unit. */
 export function duration(ms: number): string {
   const s = Math.max(0, Math.floor(ms / 1000));
   if (s < 90) {
-    return `${s} s`;
+    return msg`${s} s`;
   }
   if (s < 90 * 60) {
-    return `${Math.floor(s / 60)} min`;
+    return msg`${Math.floor(s / 60)} min`;
   }
-  return s < 48 * 3600 ? `${Math.floor(s / 3600)} h` : `${Math.floor(s / 86400)} d`;
+  return s < 48 * 3600 ? msg`${Math.floor(s / 3600)} h` : msg`${Math.floor(s / 86400)} d`;
 }
 
 const intervals: [ms: number, unit: string][] = [
-  [86_400_000, "d"],
-  [3_600_000, "h"],
-  [60_000, "min"],
-  [1000, "s"],
+  [86_400_000, msg`d`],
+  [3_600_000, msg`h`],
+  [60_000, msg`min`],
+  [1000, msg`s`],
 ];
 
 /** A setting in ms, in the largest unit that it is a multiple of: "100 ms", "10 s", "3 min", "30 d". */
@@ -104,7 +106,7 @@ export function capital(text: string): string {
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
-/** "1 vDisk", "2 vDisks". */
+/** "1 vDisk", "2 vDisks"; of a noun`vDisk`. */
 export function plural(n: number, noun: string): string {
-  return `${n} ${noun}${n === 1 ? "" : "s"}`;
+  return `${n} ${counted(n, noun)}`;
 }

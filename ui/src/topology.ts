@@ -3,6 +3,7 @@
 import type { Alba, ISCSISession, Member, OSD, RemoteBackend, VPool } from "./api/gen";
 import { bytes, plural } from "./format";
 import { vpoolFace, type Face, type Tone } from "./parts/StateTag";
+import { msg, noun } from "./text";
 
 /** Boxes of a layer; the rest of it is one more. */
 export const layerMax = 12;
@@ -35,9 +36,9 @@ const worst: Tone[] = ["bad", "warn", "info", "idle", "ok"];
 /** The worst state of several, and how many are in it. */
 function together(all: Item[]): Face {
   const faces = all.map((i) => i.face).sort((a, b) => worst.indexOf(a.tone) - worst.indexOf(b.tone));
-  const first = faces[0] ?? { tone: "idle", word: "None" };
+  const first = faces[0] ?? { tone: "idle", word: msg`None` };
   const alike = faces.filter((f) => f.tone === first.tone).length;
-  return alike === all.length ? first : { tone: first.tone, word: `${alike} of ${all.length}: ${first.word}` };
+  return alike === all.length ? first : { tone: first.tone, word: msg`${alike} of ${all.length}: ${first.word}` };
 }
 
 /** Bounds a layer; ids of what went into its last box lead there. */
@@ -53,7 +54,7 @@ function bound(layer: Layer, moved: Map<string, string>): Layer {
   const first = rest[0] as Item;
   const more: Item = {
     id,
-    text: `${rest.length} more`,
+    text: msg`${rest.length} more`,
     amount: layer.title.toLowerCase(),
     face: together(rest),
     to: "/" + (first.to.split("/")[1] ?? ""),
@@ -64,19 +65,19 @@ function bound(layer: Layer, moved: Map<string, string>): Layer {
 
 function nodeFace(n: Member): Face {
   if (n.state === "up") {
-    return n.draining ? { tone: "warn", word: "Draining" } : { tone: "ok", word: "Up" };
+    return n.draining ? { tone: "warn", word: msg`Draining` } : { tone: "ok", word: msg`Up` };
   }
-  return n.state === "down" ? { tone: "bad", word: "Down" } : { tone: "idle", word: "Unknown" };
+  return n.state === "down" ? { tone: "bad", word: msg`Down` } : { tone: "idle", word: msg`Unknown` };
 }
 
 function albaFace(a: Alba): Face {
   if (a.tolerates === null) {
-    return { tone: "idle", word: "Not surveyed" };
+    return { tone: "idle", word: msg`Not surveyed` };
   }
   if (a.tolerates < 0) {
-    return { tone: "bad", word: "Objects not readable" };
+    return { tone: "bad", word: msg`Objects not readable` };
   }
-  return a.failed > 0 || a.repair > 0 ? { tone: "warn", word: "Repairs" } : { tone: "ok", word: "Safe" };
+  return a.failed > 0 || a.repair > 0 ? { tone: "warn", word: msg`Repairs` } : { tone: "ok", word: msg`Safe` };
 }
 
 /** The node of a session: whose portal it came in by, else the one that answers. */
@@ -104,8 +105,8 @@ function clients(f: Facts): Item[] {
   return [...by].map(([initiator, all]) => ({
     id: "client:" + initiator,
     text: initiator,
-    amount: plural(all.length, "session"),
-    face: { tone: "ok", word: "Signed in" },
+    amount: plural(all.length, noun`session`),
+    face: { tone: "ok", word: msg`Signed in` },
     to: "/iscsi",
     needs: [...new Set(all.map((s) => "portal:" + (nodeOf(s, f.nodes)?.id ?? "")))],
   }));
@@ -119,9 +120,9 @@ function portals(f: Facts): Item[] {
       const shown = n.portals[0] ?? "";
       return {
         id: "portal:" + n.id,
-        text: n.portals.length === 1 ? shown : `${n.portals.length} portals of ${n.name}`,
-        amount: plural(sessions, "session"),
-        face: n.state === "up" ? { tone: "ok", word: "Reached" } : nodeFace(n),
+        text: n.portals.length === 1 ? shown : msg`${n.portals.length} portals of ${n.name}`,
+        amount: plural(sessions, noun`session`),
+        face: n.state === "up" ? { tone: "ok", word: msg`Reached` } : nodeFace(n),
         to: "/iscsi",
         needs: ["node:" + n.id],
       };
@@ -132,7 +133,7 @@ function nodes(f: Facts): Item[] {
   return f.nodes.map((n) => ({
     id: "node:" + n.id,
     text: n.name,
-    amount: plural(n.vdisks, "vDisk"),
+    amount: plural(n.vdisks, noun`vDisk`),
     face: nodeFace(n),
     to: "/nodes",
     needs: f.vpools.filter((p) => p.node === null || p.node === n.name).map((p) => "vpool:" + p.id),
@@ -143,7 +144,7 @@ function vpools(f: Facts): Item[] {
   return f.vpools.map((p) => ({
     id: "vpool:" + p.id,
     text: p.name,
-    amount: plural(p.vdisks, "vDisk"),
+    amount: plural(p.vdisks, noun`vDisk`),
     face: vpoolFace(p.state),
     to: "/vpools/" + encodeURIComponent(p.name),
     needs: [backendOf(p)],
@@ -164,8 +165,8 @@ function backends(f: Facts): Item[] {
   if (f.alba.made) {
     all.push({
       id: "backend:alba",
-      text: "Object store",
-      amount: `${bytes(f.alba.free)} free`,
+      text: msg`Object store`,
+      amount: msg`${bytes(f.alba.free)} free`,
       face: albaFace(f.alba),
       to: "/alba",
       needs: [...machines(f).keys()].map((m) => "devices:" + m),
@@ -174,9 +175,9 @@ function backends(f: Facts): Item[] {
   for (const p of f.vpools.filter((p) => p.backend.kind === "local")) {
     all.push({
       id: backendOf(p),
-      text: p.backend.path.split("/").pop() || "Directory",
-      amount: p.total > 0 ? `${bytes(p.free)} free` : "directory",
-      face: p.state === "offline" ? { tone: "bad", word: "Away" } : p.state === "elsewhere" ? { tone: "info", word: "On another node" } : { tone: "ok", word: "Directory" },
+      text: p.backend.path.split("/").pop() || msg`Directory`,
+      amount: p.total > 0 ? msg`${bytes(p.free)} free` : msg`directory`,
+      face: p.state === "offline" ? { tone: "bad", word: msg`Away` } : p.state === "elsewhere" ? { tone: "info", word: msg`On another node` } : { tone: "ok", word: msg`Directory` },
       to: "/vpools/" + encodeURIComponent(p.name),
       needs: [],
     });
@@ -186,8 +187,8 @@ function backends(f: Facts): Item[] {
     all.push({
       id: "backend:" + b.name,
       text: b.name,
-      amount: b.kind === "s3" ? "S3" : "Swift",
-      face: away ? { tone: "bad", word: "Away" } : b.warnings.length > 0 ? { tone: "warn", word: plural(b.warnings.length, "warning") } : { tone: "ok", word: "In use" },
+      amount: b.kind === "s3" ? "S3" : msg`Swift`,
+      face: away ? { tone: "bad", word: msg`Away` } : b.warnings.length > 0 ? { tone: "warn", word: plural(b.warnings.length, noun`warning`) } : { tone: "ok", word: msg`In use` },
       to: "/backends/" + encodeURIComponent(b.name),
       needs: [],
     });
@@ -202,13 +203,13 @@ function devices(f: Facts): Item[] {
     const leaving = all.filter((o) => o.state !== "in-use").length;
     const face: Face =
       broken > 0
-        ? { tone: "bad", word: `${broken} of ${all.length} do not work` }
+        ? { tone: "bad", word: msg`${broken} of ${all.length} do not work` }
         : full > 0
-          ? { tone: "warn", word: `${full} of ${all.length} are full` }
+          ? { tone: "warn", word: msg`${full} of ${all.length} are full` }
           : leaving > 0
-            ? { tone: "info", word: `${leaving} of ${all.length} come or go` }
-            : { tone: "ok", word: "Working" };
-    return { id: "devices:" + machine, text: machine, amount: plural(all.length, "device"), face, to: "/disks", needs: [] };
+            ? { tone: "info", word: msg`${leaving} of ${all.length} come or go` }
+            : { tone: "ok", word: msg`Working` };
+    return { id: "devices:" + machine, text: machine, amount: plural(all.length, noun`device`), face, to: "/disks", needs: [] };
   });
 }
 
@@ -217,12 +218,12 @@ export function layersOf(f: Facts): Layer[] {
   const byId = new Map(f.backends.map((b) => ["backend:" + b.id, "backend:" + b.name]));
   const moved = new Map(byId);
   const layers = [
-    { key: "clients", title: "Initiators", items: clients(f) },
-    { key: "portals", title: "Portals", items: portals(f) },
-    { key: "nodes", title: "Nodes", items: nodes(f) },
-    { key: "vpools", title: "vPools", items: vpools(f) },
-    { key: "backends", title: "Backends", items: backends(f) },
-    { key: "devices", title: "Devices", items: devices(f) },
+    { key: "clients", title: msg`Initiators`, items: clients(f) },
+    { key: "portals", title: msg`Portals`, items: portals(f) },
+    { key: "nodes", title: msg`Nodes`, items: nodes(f) },
+    { key: "vpools", title: msg`vPools`, items: vpools(f) },
+    { key: "backends", title: msg`Backends`, items: backends(f) },
+    { key: "devices", title: msg`Devices`, items: devices(f) },
   ]
     .filter((l) => l.items.length > 0)
     .map((l) => bound(l, moved));

@@ -1,5 +1,6 @@
 // Typed calls to the API: the only place that uses fetch.
 import { idempotent, type Error as ErrorBody, type Ops } from "./gen";
+import { msg } from "../text";
 
 /** Longest wait for what only reads: a node that is away never answers. */
 const readTimeoutMs = 30_000;
@@ -174,8 +175,8 @@ function noAnswer(cause: unknown, timeoutMs: number): ApiError {
   const late = cause instanceof DOMException && cause.name === "TimeoutError";
   return new ApiError(0, {
     code: late ? "timeout" : "unreachable",
-    message: late ? `The node did not answer within ${timeoutMs / 1000} s` : "The node cannot be reached",
-    hint: "Check that ovgate is running and that this computer still reaches it, then try again",
+    message: late ? msg`The node did not answer within ${timeoutMs / 1000} s` : msg`The node cannot be reached`,
+    hint: msg`Check that ovgate is running and that this computer still reaches it, then try again`,
   });
 }
 
@@ -187,7 +188,7 @@ async function refused(response: Response, op: string): Promise<ApiError> {
   return new ApiError(response.status, {
     ...body,
     code: body.code ?? "http_" + response.status,
-    message: body.message ?? `The node answered ${response.status} ${response.statusText}`,
+    message: body.message ?? msg`The node answered ${response.status} ${response.statusText}`,
     requestId: body.requestId ?? response.headers.get("X-Request-Id") ?? undefined,
   });
 }

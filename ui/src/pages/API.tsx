@@ -9,6 +9,7 @@ import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
 import { Page } from "../parts/Page";
 import { SearchBox } from "../parts/SearchBox";
+import { msg, noun, rich } from "../text";
 
 type Ref = { $ref?: string };
 
@@ -82,16 +83,16 @@ export function APIPage() {
   const spec = useQuery("spec", async () => (await call("GET /openapi.json")) as unknown as Spec);
   return (
     <Page
-      title="API"
-      crumbs={[{ to: "/docs", text: "Documentation" }]}
+      title={msg`API`}
+      crumbs={[{ to: "/docs", text: msg`Documentation` }]}
       actions={
         <a class="btn" href="/api/v1/openapi.yaml" download="ovgate-openapi.yaml">
-          OpenAPI document
+          {msg`OpenAPI document`}
         </a>
       }
     >
       <div class="toolbar" role="search">
-        <SearchBox label="Find operations" placeholder="Find operations" />
+        <SearchBox label={msg`Find operations`} placeholder={msg`Find operations`} />
       </div>
       <Load query={spec} lines={12}>
         {(s) => <Operations spec={s} />}
@@ -111,7 +112,7 @@ function Operations({ spec }: { spec: Spec }) {
   const tags = spec.tags.filter((t) => found.some((c) => c.tags.includes(t.name)));
   return (
     <div class="docs">
-      <nav class="docs-side" aria-label="Parts of the API">
+      <nav class="docs-side" aria-label={msg`Parts of the API`}>
         <ul>
           {tags.map((t) => (
             <li key={t.name}>
@@ -122,8 +123,7 @@ function Operations({ spec }: { spec: Spec }) {
       </nav>
       <div class="stack-wide">
         <p class="muted" role="status">
-          {words.length > 0 ? `${plural(found.length, "operation")} of ${calls.length}` : plural(calls.length, "operation")}, below{" "}
-          <code>/api/v1</code>. A program sends a <Link to="/tokens">token</Link> with each request: <code>Authorization: Bearer TOKEN</code>.
+          {rich`${words.length > 0 ? msg`${plural(found.length, noun`operation`)} of ${calls.length}` : plural(calls.length, noun`operation`)}, below ${<code>/api/v1</code>}. A program sends a ${<Link to="/tokens">{msg`token`}</Link>} with each request: ${<code>Authorization: Bearer TOKEN</code>}.`}
         </p>
         {tags.map((t) => (
           <section key={t.name} id={`tag-${t.name}`} class="stack api-tag">
@@ -142,11 +142,11 @@ function Operations({ spec }: { spec: Spec }) {
 }
 
 const roleWords: Record<string, string> = {
-  none: "no credentials",
-  node: "nodes of the cluster",
-  read: "role read",
-  write: "role write",
-  manage: "role manage",
+  none: msg`no credentials`,
+  node: msg`nodes of the cluster`,
+  read: msg`role read`,
+  write: msg`role write`,
+  manage: msg`role manage`,
 };
 
 function OperationBlock({ spec, call: c, open }: { spec: Spec; call: Call; open: boolean }) {
@@ -181,11 +181,11 @@ function Details({ spec, call: c }: { spec: Spec; call: Call }) {
       </p>
       {c.all.length > 0 && (
         <>
-          <h3>Parameters</h3>
+          <h3>{msg`Parameters`}</h3>
           <dl class="facts api-facts">
             {c.all.map((p) => [
               <dt key={p.name}>
-                <code>{p.name}</code> <span class="muted small">{p.required ? `${p.in}, required` : p.in}</span>
+                <code>{p.name}</code> <span class="muted small">{p.required ? msg`${p.in}, required` : p.in}</span>
               </dt>,
               <dd key={p.name + " value"}>
                 <span class="muted">{typeWords(spec, p.schema)}</span> {p.description ?? resolve(spec, p.schema).description}
@@ -196,20 +196,20 @@ function Details({ spec, call: c }: { spec: Spec; call: Call }) {
       )}
       {body && (
         <>
-          <h3>Body</h3>
+          <h3>{msg`Body`}</h3>
           <Contents spec={spec} content={body.content} />
         </>
       )}
-      <h3>Answers</h3>
+      <h3>{msg`Answers`}</h3>
       {answers.map(([code, a]) => (
         <div key={code} class="stack-tight">
           <p>
-            <b class="num">{code === "default" ? "other" : code}</b> {a.description}
+            <b class="num">{code === "default" ? msg`other` : code}</b> {a.description}
           </p>
           {a.content && code !== "default" && <Contents spec={spec} content={a.content} />}
         </div>
       ))}
-      <CopyBlock label="curl" text={curl(spec, c)} />
+      <CopyBlock label={msg`curl`} text={curl(spec, c)} />
     </div>
   );
 }
@@ -237,14 +237,14 @@ function SchemaView({ spec, schema, seen }: { spec: Spec; schema: Schema; seen: 
     return <p class="muted">{typeWords(spec, schema)}</p>;
   }
   if (innerName && seen.includes(innerName)) {
-    return <p class="muted">{innerName}, as above</p>;
+    return <p class="muted">{rich`${innerName}, as above`}</p>;
   }
   const above = innerName ? [...seen, innerName] : seen;
   return (
     <dl class="facts api-facts">
       {Object.entries(inner.properties).map(([key, p]) => [
         <dt key={key}>
-          <code>{key}</code> {inner.required?.includes(key) && <span class="muted small">required</span>}
+          <code>{key}</code> {inner.required?.includes(key) && <span class="muted small">{msg`required`}</span>}
         </dt>,
         <dd key={key + " value"}>
           <span class="muted">{typeWords(spec, p)}</span> {p.description ?? flatten(spec, p).description}
@@ -265,7 +265,7 @@ function Nested({ spec, schema, seen }: { spec: Spec; schema: Schema; seen: stri
   }
   return (
     <details open={shown} onToggle={(event) => show(event.currentTarget.open)}>
-      <summary>{refName(s.type === "array" && s.items ? s.items : schema) ?? "its properties"}</summary>
+      <summary>{refName(s.type === "array" && s.items ? s.items : schema) ?? msg`its properties`}</summary>
       {shown && <SchemaView spec={spec} schema={schema} seen={seen} />}
     </details>
   );
@@ -289,21 +289,21 @@ export function typeWords(spec: Spec, schema: Schema): string {
   if (s.enum) {
     parts.push(s.enum.join(" | "));
   } else if (s.type === "array" && s.items) {
-    parts.push("list of " + (refName(s.items) ?? typeWords(spec, s.items)));
+    parts.push(msg`list of ` + (refName(s.items) ?? typeWords(spec, s.items)));
   } else if (s.type === "object" && s.additionalProperties && typeof s.additionalProperties === "object") {
-    parts.push("names with " + typeWords(spec, s.additionalProperties));
+    parts.push(msg`names with ` + typeWords(spec, s.additionalProperties));
   } else {
     parts.push(s.format ?? s.type ?? "any");
   }
   if (s.nullable) {
-    parts.push("or null");
+    parts.push(msg`or null`);
   }
   const bounds = [
-    s.minimum !== undefined && `from ${s.minimum}`,
-    s.maximum !== undefined && `to ${s.maximum}`,
-    s.maxLength !== undefined && `at most ${s.maxLength} characters`,
-    s.maxItems !== undefined && `at most ${s.maxItems}`,
-    s.default !== undefined && `default ${JSON.stringify(s.default)}`,
+    s.minimum !== undefined && msg`from ${s.minimum}`,
+    s.maximum !== undefined && msg`to ${s.maximum}`,
+    s.maxLength !== undefined && msg`at most ${s.maxLength} characters`,
+    s.maxItems !== undefined && msg`at most ${s.maxItems}`,
+    s.default !== undefined && msg`default ${JSON.stringify(s.default)}`,
   ].filter(Boolean);
   return parts.join(" ") + (bounds.length > 0 ? ` (${bounds.join(", ")})` : "");
 }

@@ -9,6 +9,7 @@ import { CheckField, TextField } from "../parts/Field";
 import { FormDialog } from "../parts/FormDialog";
 import { Facts } from "../parts/Page";
 import { Steps } from "../parts/RemoteTest";
+import { msg } from "../text";
 
 /** Registers a vCenter: its certificate is compared, or trusted by a choice of its own. */
 export function AddCenter({ onClose }: { onClose: () => void }) {
@@ -35,35 +36,35 @@ export function AddCenter({ onClose }: { onClose: () => void }) {
   };
   if (made) {
     return (
-      <Dialog title={`${made.center.name} is added`} onClose={onClose}>
-        <Facts rows={[["Certificate trusted from now on, SHA-256", <code key="thumbprint">{made.center.options.thumbprint}</code>]]} />
+      <Dialog title={msg`${made.center.name} is added`} onClose={onClose}>
+        <Facts rows={[[msg`Certificate trusted from now on, SHA-256`, <code key="thumbprint">{made.center.options.thumbprint}</code>]]} />
         <Steps steps={made.steps} />
         <DoneFoot onClose={onClose} />
       </Dialog>
     );
   }
   return (
-    <FormDialog title="Add vCenter" verb="Add" submit={submit} fields={["name", "url", "user", "secret", "thumbprint"]} save={save} onClose={onClose}>
-      <TextField label="Name" name="name" value={name} onValue={setName} hint="As ovgate is to call it." error={submit.at("name")} input={{ autofocus: true }} />
-      <TextField label="Address" name="url" value={url} onValue={setUrl} hint="Of a vCenter, or of an ESXi host alone, such as https://vcenter.example.org" error={submit.at("url")} />
-      <TextField label="User" name="user" value={user} onValue={setUser} hint="Such as ovgate@vsphere.local" error={submit.at("user")} />
-      <TextField label="Password" name="secret" value={secret} onValue={setSecret} error={submit.at("secret")} input={{ type: "password" }} />
+    <FormDialog title={msg`Add vCenter`} verb={msg`Add`} submit={submit} fields={["name", "url", "user", "secret", "thumbprint"]} save={save} onClose={onClose}>
+      <TextField label={msg`Name`} name="name" value={name} onValue={setName} hint={msg`As ovgate is to call it.`} error={submit.at("name")} input={{ autofocus: true }} />
+      <TextField label={msg`Address`} name="url" value={url} onValue={setUrl} hint={msg`Of a vCenter, or of an ESXi host alone, such as https://vcenter.example.org`} error={submit.at("url")} />
+      <TextField label={msg`User`} name="user" value={user} onValue={setUser} hint={msg`Such as ovgate@vsphere.local`} error={submit.at("user")} />
+      <TextField label={msg`Password`} name="secret" value={secret} onValue={setSecret} error={submit.at("secret")} input={{ type: "password" }} />
       <TextField
-        label="Thumbprint of its certificate (SHA-256)"
+        label={msg`Thumbprint of its certificate (SHA-256)`}
         name="thumbprint"
         value={thumbprint}
         onValue={setThumbprint}
-        hint="The password is sent only to who has this certificate. The vCenter's administrator knows it."
-        error={(tried && missing ? "Enter the thumbprint, or choose to trust the certificate that is there" : undefined) ?? submit.at("thumbprint")}
+        hint={msg`The password is sent only to who has this certificate. The vCenter's administrator knows it.`}
+        error={(tried && missing ? msg`Enter the thumbprint, or choose to trust the certificate that is there` : undefined) ?? submit.at("thumbprint")}
       />
       <CheckField name="trust" checked={trust} onValue={setTrust}>
-        Trust the certificate that is there now, without comparing it
+        {msg`Trust the certificate that is there now, without comparing it`}
       </CheckField>
       <CheckField name="events" checked={events} onValue={setEvents}>
-        Tell it, in its events, what happens to datastores of ovgate
+        {msg`Tell it, in its events, what happens to datastores of ovgate`}
       </CheckField>
       <CheckField name="mutualChap" checked={mutualChap} onValue={setMutualChap}>
-        Have its hosts demand that the target proves itself (mutual CHAP)
+        {msg`Have its hosts demand that the target proves itself (mutual CHAP)`}
       </CheckField>
     </FormDialog>
   );
@@ -82,34 +83,34 @@ export function ChangeCenter({ center, onClose }: { center: Center; onClose: () 
   const save = async () => {
     const options = { url: url.trim(), user: user.trim(), thumbprint: thumbprint.trim(), events };
     const changed = await call("PATCH /vsphere/centers/{center}", { path: { center: center.id }, body: { name: name.trim(), options, ...(secret ? { secret } : {}) } });
-    toast("ok", `${changed.center.name} is changed, and works`);
+    toast("ok", msg`${changed.center.name} is changed, and works`);
     reload("centers?", "datastores?");
     onClose();
   };
   return (
     <FormDialog
-      title={`Change ${center.name}`}
-      verb="Test and save"
+      title={msg`Change ${center.name}`}
+      verb={msg`Test and save`}
       needs="manage"
       submit={submit}
       fields={["name", "url", "user", "secret", "thumbprint"]}
       save={save}
       onClose={onClose}
     >
-      <TextField label="Name" name="name" value={name} onValue={setName} error={submit.at("name")} />
-      <TextField label="Address" name="url" value={url} onValue={setUrl} error={submit.at("url")} />
-      <TextField label="User" name="user" value={user} onValue={setUser} error={submit.at("user")} />
-      <TextField label="Password" name="secret" value={secret} onValue={setSecret} hint="Empty: the one that is kept." error={submit.at("secret")} input={{ type: "password" }} />
+      <TextField label={msg`Name`} name="name" value={name} onValue={setName} error={submit.at("name")} />
+      <TextField label={msg`Address`} name="url" value={url} onValue={setUrl} error={submit.at("url")} />
+      <TextField label={msg`User`} name="user" value={user} onValue={setUser} error={submit.at("user")} />
+      <TextField label={msg`Password`} name="secret" value={secret} onValue={setSecret} hint={msg`Empty: the one that is kept.`} error={submit.at("secret")} input={{ type: "password" }} />
       <TextField
-        label="Thumbprint of its certificate (SHA-256)"
+        label={msg`Thumbprint of its certificate (SHA-256)`}
         name="thumbprint"
         value={thumbprint}
         onValue={setThumbprint}
-        hint="The password is sent only to who has this certificate."
+        hint={msg`The password is sent only to who has this certificate.`}
         error={submit.at("thumbprint")}
       />
       <CheckField name="events" checked={events} onValue={setEvents}>
-        Tell it, in its events, what happens to datastores of ovgate
+        {msg`Tell it, in its events, what happens to datastores of ovgate`}
       </CheckField>
     </FormDialog>
   );

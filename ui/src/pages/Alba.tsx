@@ -20,12 +20,13 @@ import { TableTools } from "../parts/TableTools";
 import { RecoverDialog, RotateKeyDialog } from "./AlbaDialogs";
 import { JobsCard } from "./Jobs";
 import { bare, PresetsCard } from "./Presets";
+import { msg, noun, rich } from "../text";
 
 /** The erasure-coded object store: what it survives, its space, presets, work and namespaces. */
 export function AlbaPage({ createPreset }: { createPreset?: boolean }) {
   const alba = useAlba();
   return (
-    <Page title="Object store" actions={alba.data?.made && <Actions />}>
+    <Page title={msg`Object store`} actions={alba.data?.made && <Actions />}>
       <Load query={alba} lines={8}>
         {(a) =>
           a.made ? (
@@ -41,15 +42,15 @@ export function AlbaPage({ createPreset }: { createPreset?: boolean }) {
             </div>
           ) : (
             <Empty
-              title="No object store yet"
-              text="It keeps objects as fragments with parity on many devices, so that disks and nodes may fail. The first vPool on it makes it, out of directories of this node or the devices that were claimed."
+              title={msg`No object store yet`}
+              text={msg`It keeps objects as fragments with parity on many devices, so that disks and nodes may fail. The first vPool on it makes it, out of directories of this node or the devices that were claimed.`}
               command="ovgate vpool create NAME --backend alba"
             >
               <Button kind="primary" needs="manage" onClick={() => navigate("/vpools/new")}>
-                Create vPool
+                {msg`Create vPool`}
               </Button>
               <Button needs="manage" onClick={() => navigate("/disks/claim")}>
-                Claim device
+                {msg`Claim device`}
               </Button>
             </Empty>
           )
@@ -65,7 +66,7 @@ function Actions() {
   const survey = async () => {
     try {
       await call("POST /alba/survey");
-      toast("ok", "Every object is being looked at");
+      toast("ok", msg`Every object is being looked at`);
     } catch (error) {
       const failure = asApiError(error);
       toast("bad", [failure.message, failure.hint].filter(Boolean).join(". "));
@@ -75,13 +76,13 @@ function Actions() {
   return (
     <>
       <Button needs="manage" onClick={() => void survey()}>
-        Survey now
+        {msg`Survey now`}
       </Button>
       <Button needs="manage" onClick={() => setOpen("rotate")}>
-        New key
+        {msg`New key`}
       </Button>
       <Button needs="manage" onClick={() => setOpen("recover")}>
-        Recover records
+        {msg`Recover records`}
       </Button>
       {open === "recover" && <RecoverDialog onClose={close} />}
       {open === "rotate" && <RotateKeyDialog onClose={close} />}
@@ -93,9 +94,9 @@ type Props = { alba: Alba };
 
 function SafetyCard({ alba: a }: Props) {
   const tone = safetyTone(a.tolerates);
-  const verdict = { ok: "Safe", warn: "At the limit", bad: "At risk", info: "Not known yet", idle: "Nothing stored" }[tone];
+  const verdict = { ok: msg`Safe`, warn: msg`At the limit`, bad: msg`At risk`, info: msg`Not known yet`, idle: msg`Nothing stored` }[tone];
   return (
-    <Card title="Safety" class="span-6">
+    <Card title={msg`Safety`} class="span-6">
       <div class="stack">
         <div class={`verdict tone-${tone}`}>
           <span aria-hidden="true">{glyphs[tone]}</span> {verdict}
@@ -103,13 +104,11 @@ function SafetyCard({ alba: a }: Props) {
         <p data-testid="safety">{capital(a.safety)}.</p>
         <SafetyBar survives={a.survives} />
         <p class="muted small">
-          {a.repair > 0 && (
+          {rich`${a.repair > 0 && (
             <>
-              {plural(a.repair, "object")} {a.repair === 1 ? "waits" : "wait"} for repair.{" "}
+              {rich`${plural(a.repair, noun`object`)} ${a.repair === 1 ? msg`waits` : msg`wait`} for repair.`}{" "}
             </>
-          )}
-          Surveyed <Age at={a.surveyedAt} />
-          {a.maintainer ? `; ${a.maintainer} maintains it.` : "; no node maintains it now: nothing is repaired."}
+          )}Surveyed ${<Age at={a.surveyedAt} />}${a.maintainer ? msg`; ${a.maintainer} maintains it.` : msg`; no node maintains it now: nothing is repaired.`}`}
         </p>
       </div>
     </Card>
@@ -119,15 +118,15 @@ function SafetyCard({ alba: a }: Props) {
 function CapacityCard({ alba: a }: Props) {
   const used = a.total > 0 ? (a.total - a.free) / a.total : 0;
   return (
-    <Card title="Capacity" class="span-3">
+    <Card title={msg`Capacity`} class="span-3">
       <div class="stack">
         <div class="kpi">
           {bytes(a.free)}
-          <small>free</small>
+          <small>{msg`free`}</small>
         </div>
-        <Meter label={`Devices ${percent(a.total - a.free, a.total)} full`} parts={[{ share: used, class: fillTone(used) }]} />
+        <Meter label={msg`Devices ${percent(a.total - a.free, a.total)} full`} parts={[{ share: used, class: fillTone(used) }]} />
         <p class="muted small">
-          {bytes(a.total - a.free)} of {bytes(a.total)} used, before redundancy
+          {rich`${bytes(a.total - a.free)} of ${bytes(a.total)} used, before redundancy`}
         </p>
       </div>
     </Card>
@@ -136,19 +135,19 @@ function CapacityCard({ alba: a }: Props) {
 
 function FactsCard({ alba: a }: Props) {
   return (
-    <Card title="Contents" class="span-3">
+    <Card title={msg`Contents`} class="span-3">
       <Facts
         rows={[
           [
-            "Devices",
+            msg`Devices`,
             <span key="devices">
-              <Link to="/disks">{plural(a.osds, "device")}</Link>
-              {a.failed > 0 && <span class="tone-bad">{`, ${a.failed} not working`}</span>}
+              <Link to="/disks">{plural(a.osds, noun`device`)}</Link>
+              {a.failed > 0 && <span class="tone-bad">{msg`, ${a.failed} not working`}</span>}
             </span>,
           ],
-          ["Objects", count(a.objects)],
-          ["Their size", bytes(a.bytes)],
-          ["Stored as", `${bytes(a.stored)}${a.bytes > 0 ? `, ${(a.stored / a.bytes).toFixed(2)} to 1` : ""}`],
+          [msg`Objects`, count(a.objects)],
+          [msg`Their size`, bytes(a.bytes)],
+          [msg`Stored as`, `${bytes(a.stored)}${a.bytes > 0 ? msg`, ${(a.stored / a.bytes).toFixed(2)} to 1` : ""}`],
         ]}
       />
     </Card>
@@ -158,7 +157,7 @@ function FactsCard({ alba: a }: Props) {
 function PoliciesCard({ alba: a }: Props) {
   const all = Object.entries(a.policies).sort(([, x], [, y]) => y - x);
   return (
-    <Card title="Objects by policy" class="span-6">
+    <Card title={msg`Objects by policy`} class="span-6">
       {all.length > 0 ? (
         <div class="stack">
           {all.map(([policy, objects]) => (
@@ -172,11 +171,11 @@ function PoliciesCard({ alba: a }: Props) {
             </div>
           ))}
           <p class="muted small">
-            k,m,c,x: data and parity fragments, how many to wait for, how many on one node at most.
+            {msg`k,m,c,x: data and parity fragments, how many to wait for, how many on one node at most.`}
           </p>
         </div>
       ) : (
-        <p class="muted">Nothing is stored, or nothing was surveyed yet.</p>
+        <p class="muted">{msg`Nothing is stored, or nothing was surveyed yet.`}</p>
       )}
     </Card>
   );
@@ -188,13 +187,13 @@ const eventsShown = 8;
 function EventsCard({ events }: { events: AlbaEvent[] }) {
   const tones = { info: "info", warning: "warn", error: "bad" } as const;
   return (
-    <Card title="What happened" class="span-6">
+    <Card title={msg`What happened`} class="span-6">
       {events.length > 0 ? (
         <ul class="causes">
           {events.slice(0, eventsShown).map((e, i) => (
             <li key={i} class="cause">
               <span class={`tone-${tones[e.level]}`} aria-hidden="true">
-                {e.level === "info" ? "i" : glyphs[tones[e.level]]}
+                {e.level === "info" ? msg`i` : glyphs[tones[e.level]]}
               </span>
               <span>
                 {e.level !== "info" && <span class="visually-hidden">{e.level}: </span>}
@@ -207,18 +206,18 @@ function EventsCard({ events }: { events: AlbaEvent[] }) {
           ))}
         </ul>
       ) : (
-        <p class="muted">Nothing yet.</p>
+        <p class="muted">{msg`Nothing yet.`}</p>
       )}
     </Card>
   );
 }
 
 const columns: Column<Namespace>[] = [
-  { key: "name", csv: (n) => n.name, title: "Namespace", wrap: true, cell: (n) => <span class="mono">{n.name}</span> },
-  { key: "state", csv: (n) => n.state, title: "State", cell: (n) => n.state },
-  { key: "preset", csv: (n) => n.preset, title: "Preset", cell: (n) => n.preset },
-  { key: "host", csv: (n) => n.host, title: "Manifests at", cell: (n) => n.host },
-  { key: "id", csv: (n) => n.id, title: "Id", right: true, cell: (n) => n.id },
+  { key: "name", csv: (n) => n.name, title: msg`Namespace`, wrap: true, cell: (n) => <span class="mono">{n.name}</span> },
+  { key: "state", csv: (n) => n.state, title: msg`State`, cell: (n) => n.state },
+  { key: "preset", csv: (n) => n.preset, title: msg`Preset`, cell: (n) => n.preset },
+  { key: "host", csv: (n) => n.host, title: msg`Manifests at`, cell: (n) => n.host },
+  { key: "id", csv: (n) => n.id, title: msg`Id`, right: true, cell: (n) => n.id },
 ];
 
 function NamespacesCard() {
@@ -226,21 +225,21 @@ function NamespacesCard() {
   const namespaces = useNamespaces(filter);
   return (
     <Card
-      title="Namespaces"
+      title={msg`Namespaces`}
       class="span-12"
       aside={
         <div class="toolbar" role="search">
-          <SearchBox label="Namespaces whose names begin with" />
-          <TableTools table="alba.namespaces" noun="namespace" columns={columns} read={(cursor, limit) => call("GET /namespaces", { query: { ...filter, cursor, limit } })} />
+          <SearchBox label={msg`Namespaces whose names begin with`} />
+          <TableTools table="alba.namespaces" noun={noun`namespace`} columns={columns} read={(cursor, limit) => call("GET /namespaces", { query: { ...filter, cursor, limit } })} />
         </div>
       }
     >
       <Load query={namespaces}>
         {(list) =>
           list.items.length > 0 || filter.cursor ? (
-            <DataTable label="Namespaces" table="alba.namespaces" columns={columns} rows={list.items} rowKey={(n) => n.name} next={list.next} />
+            <DataTable label={msg`Namespaces`} table="alba.namespaces" columns={columns} rows={list.items} rowKey={(n) => n.name} next={list.next} />
           ) : (
-            <p class="muted">{filter.q ? "The name of no namespace begins with that." : "There is none: each vPool and each vDisk on the object store has one."}</p>
+            <p class="muted">{filter.q ? msg`The name of no namespace begins with that.` : msg`There is none: each vPool and each vDisk on the object store has one.`}</p>
           )
         }
       </Load>

@@ -10,6 +10,7 @@ import { CheckField, TextField } from "../parts/Field";
 import { FormDialog } from "../parts/FormDialog";
 import { Notice } from "../parts/Notice";
 import { Facts } from "../parts/Page";
+import { msg, noun } from "../text";
 
 /** Rebuilds the records of namespaces from the devices. */
 export function RecoverDialog({ onClose }: { onClose: () => void }) {
@@ -18,14 +19,14 @@ export function RecoverDialog({ onClose }: { onClose: () => void }) {
   const [force, setForce] = useState(false);
   const save = async () => {
     await call("POST /alba/recover", { body: { namespace: namespace.trim() || undefined, force } });
-    toast("ok", "Records are being recovered: see the jobs");
+    toast("ok", msg`Records are being recovered: see the jobs`);
     reload("alba", "jobs?", "namespaces?");
     onClose();
   };
   return (
     <FormDialog
-      title="Recover records"
-      verb="Recover"
+      title={msg`Recover records`}
+      verb={msg`Recover`}
       needs="manage"
       submit={submit}
       fields={["namespace"]}
@@ -33,20 +34,19 @@ export function RecoverDialog({ onClose }: { onClose: () => void }) {
       onClose={onClose}
     >
       <p>
-        For a node that lost the records of what is where. They are rebuilt from the devices alone. Objects that were
-        deleted lately may come back.
+        {msg`For a node that lost the records of what is where. They are rebuilt from the devices alone. Objects that were deleted lately may come back.`}
       </p>
       <TextField
-        label="Namespace"
+        label={msg`Namespace`}
         name="namespace"
         value={namespace}
         onValue={setNamespace}
-        hint="Empty: all that lost their records."
+        hint={msg`Empty: all that lost their records.`}
         error={submit.at("namespace")}
         input={{ autofocus: true }}
       />
       <CheckField name="force" checked={force} onValue={setForce}>
-        Also while devices are away: what only they have is lost
+        {msg`Also while devices are away: what only they have is lost`}
       </CheckField>
     </FormDialog>
   );
@@ -59,13 +59,13 @@ export function RotateKeyDialog({ onClose }: { onClose: () => void }) {
   const drawn = useRef(false);
   if (made) {
     return (
-      <Dialog title="A new wrapping key is drawn" onClose={onClose}>
+      <Dialog title={msg`A new wrapping key is drawn`} onClose={onClose}>
         <div class="stack-wide">
-          <Notice tone="warn">Copy the new key file now: copies of the former one open nothing any more.</Notice>
+          <Notice tone="warn">{msg`Copy the new key file now: copies of the former one open nothing any more.`}</Notice>
           <Facts
             rows={[
-              ["Id", <code key="id">{made.id}</code>],
-              ["Wraps", plural(made.dataKeys, "data key")],
+              [msg`Id`, <code key="id">{made.id}</code>],
+              [msg`Wraps`, plural(made.dataKeys, noun`data key`)],
             ]}
           />
           <DoneFoot onClose={onClose} />
@@ -75,11 +75,11 @@ export function RotateKeyDialog({ onClose }: { onClose: () => void }) {
   }
   return (
     <Confirm
-      title="New wrapping key"
-      verb="Draw a new key"
+      title={msg`New wrapping key`}
+      verb={msg`Draw a new key`}
       consequences={[
-        "It wraps the data keys of encrypted presets; what is stored stays as it is.",
-        "Copies of the former key are of no use any more: make a copy of the new one.",
+        msg`It wraps the data keys of encrypted presets; what is stored stays as it is.`,
+        msg`Copies of the former key are of no use any more: make a copy of the new one.`,
       ]}
       onClose={() => drawn.current || onClose()}
       act={async () => {

@@ -8,6 +8,7 @@ import { toast } from "../store/toasts";
 import { CheckField, NameField, SelectField, TextField } from "../parts/Field";
 import { FormDialog } from "../parts/FormDialog";
 import { TextArea } from "../parts/TextArea";
+import { msg } from "../text";
 
 /** Words of a text, one a line or separated by commas or blanks. */
 function words(text: string): string[] {
@@ -20,7 +21,7 @@ const minuteMs = 60_000;
 function minutes(field: string, text: string): number {
   const n = Number(text.trim().replace(",", "."));
   if (!(n >= 0)) {
-    throw badField(field, "Enter a number of minutes");
+    throw badField(field, msg`Enter a number of minutes`);
   }
   return Math.round(n * minuteMs);
 }
@@ -38,7 +39,7 @@ export function RuleDialog({ rule, onClose }: Dialog & { rule?: AlertRule }) {
   const [on, setOn] = useState(!rule?.off);
   const save = async () => {
     if (name.trim() === "") {
-      throw badField("rule", "Enter a name");
+      throw badField("rule", msg`Enter a name`);
     }
     const body = {
       codes: words(codes),
@@ -48,14 +49,14 @@ export function RuleDialog({ rule, onClose }: Dialog & { rule?: AlertRule }) {
       off: !on,
     };
     await call("PUT /alerts/rules/{rule}", { path: { rule: name.trim() }, body });
-    toast("ok", `Rule ${name.trim()} is saved`);
+    toast("ok", msg`Rule ${name.trim()} is saved`);
     reload("alertrules?", "alerts?");
     onClose();
   };
   return (
     <FormDialog
-      title={rule ? `Change rule ${rule.name}` : "New rule"}
-      verb={rule ? "Save" : "Create"}
+      title={rule ? msg`Change rule ${rule.name}` : msg`New rule`}
+      verb={rule ? msg`Save` : msg`Create`}
       submit={submit}
       fields={["rule", "name", "codes", "level", "afterMs", "remindMs"]}
       save={save}
@@ -64,45 +65,45 @@ export function RuleDialog({ rule, onClose }: Dialog & { rule?: AlertRule }) {
     >
       {!rule && <NameField value={name} onValue={setName} error={submit.at("rule") ?? submit.at("name")} />}
       <TextArea
-        label="Causes"
+        label={msg`Causes`}
         name="codes"
         value={codes}
         onValue={setCodes}
-        hint="Codes of causes, one a line; * stands for any text, such as osd_*."
+        hint={msg`Codes of causes, one a line; * stands for any text, such as osd_*.`}
         error={submit.at("codes")}
       />
       <SelectField
-        label="Level"
+        label={msg`Level`}
         name="level"
         value={level}
         onValue={(value) => setLevel(value as typeof level)}
         options={[
-          { value: "", text: "Warnings and errors" },
-          { value: "warning", text: "Warnings" },
-          { value: "error", text: "Errors" },
+          { value: "", text: msg`Warnings and errors` },
+          { value: "warning", text: msg`Warnings` },
+          { value: "error", text: msg`Errors` },
         ]}
         error={submit.at("level")}
       />
       <TextField
-        label="Told after (minutes)"
+        label={msg`Told after (minutes)`}
         name="after"
         value={after}
         onValue={setAfter}
-        hint="For how long a cause has to last; 0 tells at once."
+        hint={msg`For how long a cause has to last; 0 tells at once.`}
         error={submit.at("afterMs")}
         input={{ inputMode: "decimal" }}
       />
       <TextField
-        label="Again every (minutes)"
+        label={msg`Again every (minutes)`}
         name="remind"
         value={remind}
         onValue={setRemind}
-        hint="While it lasts; 0 tells it once."
+        hint={msg`While it lasts; 0 tells it once.`}
         error={submit.at("remindMs")}
         input={{ inputMode: "decimal" }}
       />
       <CheckField name="on" checked={on} onValue={setOn}>
-        Tell what it matches
+        {msg`Tell what it matches`}
       </CheckField>
     </FormDialog>
   );
@@ -124,7 +125,7 @@ export function ChannelDialog({ onClose }: Dialog) {
     }
     const port = v.port.trim() ? Number(v.port.trim()) : ports[v.security];
     if (!Number.isInteger(port)) {
-      throw badField("port", "Enter a number");
+      throw badField("port", msg`Enter a number`);
     }
     return {
       name: v.name.trim(),
@@ -140,14 +141,14 @@ export function ChannelDialog({ onClose }: Dialog) {
   };
   const save = async (key: string) => {
     const made = await call("POST /alerts/channels", { key, body: body() });
-    toast("ok", `Channel ${made.name} is added: test it`);
+    toast("ok", msg`Channel ${made.name} is added: test it`);
     reload("channels?");
     onClose();
   };
   return (
     <FormDialog
-      title="Add channel"
-      verb="Add"
+      title={msg`Add channel`}
+      verb={msg`Add`}
       submit={submit}
       fields={["kind", "name", "format", "secretUrl", "host", "port", "security", "user", "secret", "from", "to", "ca"]}
       save={save}
@@ -156,35 +157,35 @@ export function ChannelDialog({ onClose }: Dialog) {
     >
       <NameField value={v.name} onValue={set("name")} error={submit.at("name")} />
       <SelectField
-        label="Kind"
+        label={msg`Kind`}
         name="kind"
         value={kind}
         onValue={(value) => setKind(value as typeof kind)}
         options={[
-          { value: "webhook", text: "Webhook" },
-          { value: "email", text: "Mail" },
+          { value: "webhook", text: msg`Webhook` },
+          { value: "email", text: msg`Mail` },
         ]}
         error={submit.at("kind")}
       />
       {kind === "webhook" ? (
         <>
           <TextField
-            label="Address"
+            label={msg`Address`}
             name="url"
             value={v.url}
             onValue={set("url")}
-            hint="Where messages are posted. Who knows it can post too, so it is kept sealed, and shown nowhere."
+            hint={msg`Where messages are posted. Who knows it can post too, so it is kept sealed, and shown nowhere.`}
             error={submit.at("secretUrl")}
             input={{ placeholder: "https://" }}
           />
           <SelectField
-            label="Format"
+            label={msg`Format`}
             name="format"
             value={v.format}
             onValue={set("format")}
             options={[
-              { value: "json", text: "JSON with every field of the alert" },
-              { value: "slack", text: "Text, as Slack and those like it take" },
+              { value: "json", text: msg`JSON with every field of the alert` },
+              { value: "slack", text: msg`Text, as Slack and those like it take` },
             ]}
             error={submit.at("format")}
           />
@@ -193,13 +194,13 @@ export function ChannelDialog({ onClose }: Dialog) {
         <MailFields v={v} set={set} at={submit.at} />
       )}
       <details class="more">
-        <summary>Certificates</summary>
+        <summary>{msg`Certificates`}</summary>
         <TextArea
-          label="Trust these"
+          label={msg`Trust these`}
           name="ca"
           value={v.ca}
           onValue={set("ca")}
-          hint="In PEM, in place of the system's; empty for the system's."
+          hint={msg`In PEM, in place of the system's; empty for the system's.`}
           error={submit.at("ca")}
         />
       </details>
@@ -213,37 +214,37 @@ type MailProps = { v: Mail; set: (key: keyof Mail) => (text: string) => void; at
 function MailFields({ v, set, at }: MailProps) {
   return (
     <>
-      <TextField label="Mail server" name="host" value={v.host} onValue={set("host")} error={at("host")} input={{ placeholder: "mail.example.com" }} />
+      <TextField label={msg`Mail server`} name="host" value={v.host} onValue={set("host")} error={at("host")} input={{ placeholder: "mail.example.com" }} />
       <SelectField
-        label="Encryption"
+        label={msg`Encryption`}
         name="security"
         value={v.security}
         onValue={set("security")}
         options={[
           { value: "starttls", text: "STARTTLS" },
-          { value: "tls", text: "TLS from the start" },
-          { value: "none", text: "None" },
+          { value: "tls", text: msg`TLS from the start` },
+          { value: "none", text: msg`None` },
         ]}
         error={at("security")}
       />
       <TextField
-        label="Port"
+        label={msg`Port`}
         name="port"
         value={v.port}
         onValue={set("port")}
-        hint="Empty for the one that goes with the encryption."
+        hint={msg`Empty for the one that goes with the encryption.`}
         error={at("port")}
         input={{ inputMode: "decimal" }}
       />
-      <TextField label="From" name="from" value={v.from} onValue={set("from")} error={at("from")} input={{ placeholder: "ovgate@example.com" }} />
-      <TextArea label="To" name="to" value={v.to} onValue={set("to")} rows={2} hint="Addresses, one a line." error={at("to")} />
-      <TextField label="User" name="user" value={v.user} onValue={set("user")} hint="Empty without a sign-in." error={at("user")} />
+      <TextField label={msg`From`} name="from" value={v.from} onValue={set("from")} error={at("from")} input={{ placeholder: "ovgate@example.com" }} />
+      <TextArea label={msg`To`} name="to" value={v.to} onValue={set("to")} rows={2} hint={msg`Addresses, one a line.`} error={at("to")} />
+      <TextField label={msg`User`} name="user" value={v.user} onValue={set("user")} hint={msg`Empty without a sign-in.`} error={at("user")} />
       <TextField
-        label="Password"
+        label={msg`Password`}
         name="secret"
         value={v.secret}
         onValue={set("secret")}
-        hint="It is kept sealed, and shown nowhere."
+        hint={msg`It is kept sealed, and shown nowhere.`}
         error={at("secret")}
         input={{ type: "password", autocomplete: "new-password" }}
       />
@@ -254,12 +255,12 @@ function MailFields({ v, set, at }: MailProps) {
 const hourMs = 3_600_000;
 
 const spans = [
-  { value: "1", text: "1 hour" },
-  { value: "4", text: "4 hours" },
-  { value: "12", text: "12 hours" },
-  { value: "24", text: "1 day" },
-  { value: "72", text: "3 days" },
-  { value: "168", text: "1 week" },
+  { value: "1", text: msg`1 hour` },
+  { value: "4", text: msg`4 hours` },
+  { value: "12", text: msg`12 hours` },
+  { value: "24", text: msg`1 day` },
+  { value: "72", text: msg`3 days` },
+  { value: "168", text: msg`1 week` },
 ];
 
 /** Keeps alerts from being told for a while; the address may say which. */
@@ -272,28 +273,28 @@ export function SilenceDialog({ onClose }: Dialog) {
   const save = async (key: string) => {
     const untilAt = new Date(Date.now() + Number(hours) * hourMs).toISOString();
     await call("POST /alerts/silences", { key, body: { object: object.trim(), code: code.trim(), untilAt, why: why.trim() } });
-    toast("ok", "It is silent now");
+    toast("ok", msg`It is silent now`);
     reload("silences?", "alerts?");
     onClose();
   };
   return (
-    <FormDialog title="New silence" verb="Silence" submit={submit} fields={["object", "code", "until", "why"]} save={save} onClose={onClose}>
+    <FormDialog title={msg`New silence`} verb={msg`Silence`} submit={submit} fields={["object", "code", "until", "why"]} save={save} onClose={onClose}>
       <TextField
-        label="Object"
+        label={msg`Object`}
         name="object"
         value={object}
         onValue={setObject}
-        hint="Such as vdisk demo; * stands for any text; empty for any object."
+        hint={msg`Such as vdisk demo; * stands for any text; empty for any object.`}
         error={submit.at("object")}
       />
-      <TextField label="Code" name="code" value={code} onValue={setCode} hint="Such as osd_*; empty for any code." error={submit.at("code")} />
-      <SelectField label="For" name="hours" value={hours} onValue={setHours} options={spans} error={submit.at("until")} />
+      <TextField label={msg`Code`} name="code" value={code} onValue={setCode} hint={msg`Such as osd_*; empty for any code.`} error={submit.at("code")} />
+      <SelectField label={msg`For`} name="hours" value={hours} onValue={setHours} options={spans} error={submit.at("until")} />
       <TextField
-        label="Why"
+        label={msg`Why`}
         name="why"
         value={why}
         onValue={setWhy}
-        hint="For who wonders why nothing was told."
+        hint={msg`For who wonders why nothing was told.`}
         error={submit.at("why")}
         input={{ autofocus: true }}
       />

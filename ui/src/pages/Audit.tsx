@@ -16,19 +16,20 @@ import { Empty, Facts, Page } from "../parts/Page";
 import { SearchBox } from "../parts/SearchBox";
 import { Tag, type Tone } from "../parts/StateTag";
 import { TableTools } from "../parts/TableTools";
+import { msg, noun, rich } from "../text";
 
 /** Who changed what, from where, with what before and after. */
 export function AuditPage() {
   const reason = denied("manage");
   if (reason) {
     return (
-      <Page title="Audit log">
-        <Notice tone="info">{reason}. It tells what every user did.</Notice>
+      <Page title={msg`Audit log`}>
+        <Notice tone="info">{rich`${reason}. It tells what every user did.`}</Notice>
       </Page>
     );
   }
   return (
-    <Page title="Audit log">
+    <Page title={msg`Audit log`}>
       <Filters />
       <Log />
     </Page>
@@ -38,12 +39,12 @@ export function AuditPage() {
 function Filters() {
   return (
     <div class="toolbar" role="search">
-      <SearchBox label="Filter by object" placeholder="Object" />
-      <SearchBox label="Filter by user" param="user" placeholder="User" />
-      <SearchBox label="Filter by operation" param="operation" placeholder="Operation, such as UpdateVDisk" />
+      <SearchBox label={msg`Filter by object`} placeholder={msg`Object`} />
+      <SearchBox label={msg`Filter by user`} param="user" placeholder={msg`User`} />
+      <SearchBox label={msg`Filter by operation`} param="operation" placeholder={msg`Operation, such as UpdateVDisk`} />
       <TimeFilter />
       <NodeFilter />
-      <TableTools table="audit" noun="change" columns={columns(() => {})} read={(cursor, limit) => call("GET /audit", { query: { ...auditQuery(asked(), hoursAsked()), cursor, limit } })} />
+      <TableTools table="audit" noun={noun`change`} columns={columns(() => {})} read={(cursor, limit) => call("GET /audit", { query: { ...auditQuery(asked(), hoursAsked()), cursor, limit } })} />
     </div>
   );
 }
@@ -63,10 +64,10 @@ function Log() {
       <Load query={log} lines={8}>
         {(list) =>
           list.items.length > 0 || list.next || filter.cursor ? (
-            <DataTable label="Audit log" table="audit" columns={columns(show)} rows={list.items} rowKey={(e) => String(e.seq)} next={list.next} />
+            <DataTable label={msg`Audit log`} table="audit" columns={columns(show)} rows={list.items} rowKey={(e) => String(e.seq)} next={list.next} />
           ) : (
-            <Empty title="No entry matches" text="Every change that was asked for is here, and every sign-in. Take a part of the filter away to see more.">
-              <Button onClick={() => navigate("/audit")}>Clear the filter</Button>
+            <Empty title={msg`No entry matches`} text={msg`Every change that was asked for is here, and every sign-in. Take a part of the filter away to see more.`}>
+              <Button onClick={() => navigate("/audit")}>{msg`Clear the filter`}</Button>
             </Empty>
           )
         }
@@ -78,19 +79,19 @@ function Log() {
 
 function columns(show: (e: AuditEntry) => void): Column<AuditEntry>[] {
   return [
-    { key: "time", csv: (e) => e.time, title: "Time", cell: (e) => <span class="num">{time(e.time)}</span> },
-    { key: "user", csv: (e) => e.user, title: "User", cell: (e) => e.user || <span class="muted">nobody known</span> },
-    { key: "operation", csv: (e) => e.operation, title: "Operation", cell: (e) => e.operation },
-    { key: "object", csv: (e) => e.object, title: "Object", wrap: true, cell: (e) => <ObjectLink object={e.object} /> },
-    { key: "result", csv: (e) => resultOf(e).word, title: "Result", cell: (e) => <Tag {...resultOf(e)} /> },
-    { key: "changes", csv: (e) => e.changes.map((c) => `${c.field}: ${c.before ?? ""} → ${c.after}`).join("; "), title: "Changes", wrap: true, cell: (e) => <Summary changes={e.changes} /> },
+    { key: "time", csv: (e) => e.time, title: msg`Time`, cell: (e) => <span class="num">{time(e.time)}</span> },
+    { key: "user", csv: (e) => e.user, title: msg`User`, cell: (e) => e.user || <span class="muted">{msg`nobody known`}</span> },
+    { key: "operation", csv: (e) => e.operation, title: msg`Operation`, cell: (e) => e.operation },
+    { key: "object", csv: (e) => e.object, title: msg`Object`, wrap: true, cell: (e) => <ObjectLink object={e.object} /> },
+    { key: "result", csv: (e) => resultOf(e).word, title: msg`Result`, cell: (e) => <Tag {...resultOf(e)} /> },
+    { key: "changes", csv: (e) => e.changes.map((c) => `${c.field}: ${c.before ?? ""} → ${c.after}`).join("; "), title: msg`Changes`, wrap: true, cell: (e) => <Summary changes={e.changes} /> },
     {
       key: "details",
-      title: "Details",
+      title: msg`Details`,
       right: true,
       cell: (e) => (
-        <Button small label={`Details of ${e.operation} at ${time(e.time)}`} onClick={() => show(e)}>
-          Details
+        <Button small label={msg`Details of ${e.operation} at ${time(e.time)}`} onClick={() => show(e)}>
+          {msg`Details`}
         </Button>
       ),
     },
@@ -99,17 +100,17 @@ function columns(show: (e: AuditEntry) => void): Column<AuditEntry>[] {
 
 /** How a request ended. */
 function resultOf(e: AuditEntry): { tone: Tone; word: string } {
-  const more = e.count > 0 ? ` and ${e.count} more` : "";
+  const more = e.count > 0 ? msg` and ${e.count} more` : "";
   if (e.operation === "AuditLost") {
-    return { tone: "warn", word: `${plural(e.count, "entry").replace("entrys", "entries")} lost` };
+    return { tone: "warn", word: msg`${plural(e.count, noun`entry|entries`)} lost` };
   }
   if (e.status === 0) {
-    return { tone: "idle", word: "Outcome unknown" };
+    return { tone: "idle", word: msg`Outcome unknown` };
   }
   if (e.status < 400) {
-    return { tone: "ok", word: "Done" + more };
+    return { tone: "ok", word: msg`Done` + more };
   }
-  return { tone: e.status < 500 ? "warn" : "bad", word: `Refused: ${e.code || e.status}${more}` };
+  return { tone: e.status < 500 ? "warn" : "bad", word: msg`Refused: ${e.code || e.status}${more}` };
 }
 
 /** Changes that a row shows; the details show all. */
@@ -124,7 +125,7 @@ function Summary({ changes }: { changes: AuditChange[] }) {
           {clip(c.after)}
         </div>
       ))}
-      {changes.length > summaryMax && <div class="muted">and {changes.length - summaryMax} more</div>}
+      {changes.length > summaryMax && <div class="muted">{rich`and ${changes.length - summaryMax} more`}</div>}
     </span>
   );
 }
@@ -133,27 +134,27 @@ function Summary({ changes }: { changes: AuditChange[] }) {
 const valueMax = 40;
 
 function clip(text: string): string {
-  return text.length > valueMax ? text.slice(0, valueMax) + "…" : text || "empty";
+  return text.length > valueMax ? text.slice(0, valueMax) + "…" : text || msg`empty`;
 }
 
 function EntryDialog({ entry: e, onClose }: { entry: AuditEntry; onClose: () => void }) {
   return (
-    <Dialog title={`${e.operation} at ${time(e.time)}`} onClose={onClose}>
+    <Dialog title={msg`${e.operation} at ${time(e.time)}`} onClose={onClose}>
       <Facts
         rows={[
-          ["User", e.user ? `${e.user}, role ${e.role}` : "nobody known"],
-          ["From", e.address || "–"],
-          ["With", e.token ? `token ${e.token}` : "a password or session"],
-          ["Object", <ObjectLink object={e.object} />],
-          ["Result", <Tag {...resultOf(e)} />],
-          ["Status", e.status ? `${e.status}${e.field ? `, about field ${e.field}` : ""}` : "none: the node stopped meanwhile"],
-          ["Took", `${e.tookMs} ms`],
-          ["Request", <code>{e.requestId}</code>],
-          ...(e.node ? ([["Answered by", e.node]] as [string, string][]) : []),
+          [msg`User`, e.user ? msg`${e.user}, role ${e.role}` : msg`nobody known`],
+          [msg`From`, e.address || "–"],
+          [msg`With`, e.token ? msg`token ${e.token}` : msg`a password or session`],
+          [msg`Object`, <ObjectLink object={e.object} />],
+          [msg`Result`, <Tag {...resultOf(e)} />],
+          [msg`Status`, e.status ? `${e.status}${e.field ? msg`, about field ${e.field}` : ""}` : msg`none: the node stopped meanwhile`],
+          [msg`Took`, msg`${e.tookMs} ms`],
+          [msg`Request`, <code>{e.requestId}</code>],
+          ...(e.node ? ([[msg`Answered by`, e.node]] as [string, string][]) : []),
         ]}
       />
       {e.changes.length > 0 && (
-        <DataTable label="Changes" columns={changeColumns} rows={e.changes} rowKey={(c) => c.field} />
+        <DataTable label={msg`Changes`} columns={changeColumns} rows={e.changes} rowKey={(c) => c.field} />
       )}
       <DoneFoot onClose={onClose} />
     </Dialog>
@@ -161,7 +162,7 @@ function EntryDialog({ entry: e, onClose }: { entry: AuditEntry; onClose: () => 
 }
 
 const changeColumns: Column<AuditChange>[] = [
-  { key: "field", title: "Field", cell: (c) => <code>{c.field}</code> },
-  { key: "before", title: "Before", wrap: true, cell: (c) => (c.before === null ? <span class="muted">not known</span> : c.before || "empty") },
-  { key: "after", title: "After", wrap: true, cell: (c) => c.after || "empty" },
+  { key: "field", title: msg`Field`, cell: (c) => <code>{c.field}</code> },
+  { key: "before", title: msg`Before`, wrap: true, cell: (c) => (c.before === null ? <span class="muted">{msg`not known`}</span> : c.before || msg`empty`) },
+  { key: "after", title: msg`After`, wrap: true, cell: (c) => c.after || msg`empty` },
 ];

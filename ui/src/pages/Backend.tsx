@@ -12,6 +12,7 @@ import { Card, Facts, Page } from "../parts/Page";
 import { ChangeBackendDialog, DeleteBackendDialog, TestBackendButton } from "./BackendDialogs";
 import { BackendTag, kindName } from "./Backends";
 import { performanceAddress } from "../store/compare";
+import { msg, rich } from "../text";
 
 /** One registered store: how it is reached, what it gives, what it was asked. */
 export function BackendPage({ name }: { name: string }) {
@@ -19,7 +20,7 @@ export function BackendPage({ name }: { name: string }) {
   return (
     <Page
       title={name}
-      crumbs={[{ to: "/backends", text: "Backends" }]}
+      crumbs={[{ to: "/backends", text: msg`Backends` }]}
       state={backend.data && <BackendTag backend={backend.data} />}
       actions={backend.data && <Actions backend={backend.data} />}
     >
@@ -50,15 +51,15 @@ function Actions({ backend: b }: { backend: RemoteBackend }) {
     <>
       <TestBackendButton backend={b} />
       <Button needs="manage" onClick={() => setOpen("change")}>
-        Change
+        {msg`Change`}
       </Button>
       <Button
         kind="danger"
         needs="manage"
-        reason={b.vpools.length > 0 ? `vPools are on it: ${b.vpools.join(", ")}. Delete them first` : undefined}
+        reason={b.vpools.length > 0 ? msg`vPools are on it: ${b.vpools.join(", ")}. Delete them first` : undefined}
         onClick={() => setOpen("delete")}
       >
-        Delete
+        {msg`Delete`}
       </Button>
       {open === "change" && <ChangeBackendDialog backend={b} onClose={close} />}
       {open === "delete" && <DeleteBackendDialog backend={b} onClose={close} />}
@@ -68,36 +69,36 @@ function Actions({ backend: b }: { backend: RemoteBackend }) {
 
 function ReachCard({ backend: b }: { backend: RemoteBackend }) {
   const o = b.options;
-  const limit = (n: number) => (n > 0 ? `${rate(n)} for each vPool` : "none");
+  const limit = (n: number) => (n > 0 ? msg`${rate(n)} for each vPool` : "none");
   // What is empty has its default, and says nothing.
   const given: [string, string][] = [
-    ["Region", o.region],
-    ["Project", o.project],
-    ["Domain", o.domain],
-    ["Storage policy", o.policy],
-    ["Proxy", o.proxy],
+    [msg`Region`, o.region],
+    [msg`Project`, o.project],
+    [msg`Domain`, o.domain],
+    [msg`Storage policy`, o.policy],
+    [msg`Proxy`, o.proxy],
   ];
   return (
-    <Card title="How it is reached" class="span-6">
+    <Card title={msg`How it is reached`} class="span-6">
       <Facts
         rows={[
-          ["Store", kindName(b)],
-          [b.kind === "s3" ? "Endpoint" : "Sign-in", <code key="url">{o.url || `Amazon's of ${o.region || "its region"}`}</code>],
-          [b.kind === "s3" ? "Bucket" : "Container", <code key="container">{o.container}</code>],
+          [msg`Store`, kindName(b)],
+          [b.kind === "s3" ? msg`Endpoint` : msg`Sign-in`, <code key="url">{o.url || msg`Amazon's of ${o.region || msg`its region`}`}</code>],
+          [b.kind === "s3" ? msg`Bucket` : msg`Container`, <code key="container">{o.container}</code>],
           ...given.filter(([, value]) => value),
           [
-            b.kind === "s3" ? "Access key" : "User",
-            o.iam ? "of the environment or the machine's role" : o.user ? <code key="user">{o.user}</code> : "none",
+            b.kind === "s3" ? msg`Access key` : msg`User`,
+            o.iam ? msg`of the environment or the machine's role` : o.user ? <code key="user">{o.user}</code> : "none",
           ],
-          ["Secret", b.hasSecret ? "kept sealed" : "none"],
+          [msg`Secret`, b.hasSecret ? msg`kept sealed` : "none"],
           ...(b.kind === "s3"
-            ? ([["Encryption by the store", o.sse]] as [string, string][])
-            : ([["Containers", String(o.shards)]] as [string, string][])),
-          ["Trusts", o.ca ? "certificates of its own" : "the system's certificates"],
-          ["Connections", `${o.connections || 64} at a time`],
-          ["Upload limit", limit(o.uploadBytes)],
-          ["Download limit", limit(o.downloadBytes)],
-          ["Registered", <Age key="created" at={b.created} />],
+            ? ([[msg`Encryption by the store`, o.sse]] as [string, string][])
+            : ([[msg`Containers`, String(o.shards)]] as [string, string][])),
+          [msg`Trusts`, o.ca ? msg`certificates of its own` : msg`the system's certificates`],
+          [msg`Connections`, msg`${o.connections || 64} at a time`],
+          [msg`Upload limit`, limit(o.uploadBytes)],
+          [msg`Download limit`, limit(o.downloadBytes)],
+          [msg`Registered`, <Age key="created" at={b.created} />],
         ]}
       />
     </Card>
@@ -108,10 +109,10 @@ function GivesCard({ backend: b }: { backend: RemoteBackend }) {
   return (
     <section class="span-6 stack">
       <Card
-        title="What it gives"
+        title={msg`What it gives`}
         aside={
           <span class="muted small">
-            Tested <Age at={b.testedAt} />
+            {rich`Tested ${<Age at={b.testedAt} />}`}
           </span>
         }
       >
@@ -121,7 +122,7 @@ function GivesCard({ backend: b }: { backend: RemoteBackend }) {
           ))}
         </ul>
       </Card>
-      <Card title="vPools on it">
+      <Card title={msg`vPools on it`}>
         {b.vpools.length > 0 ? (
           <ul class="bullets">
             {b.vpools.map((v) => (
@@ -132,7 +133,7 @@ function GivesCard({ backend: b }: { backend: RemoteBackend }) {
           </ul>
         ) : (
           <p class="muted">
-            None yet. <Link to="/vpools/new">Create a vPool</Link> and choose it as the backend.
+            {rich`None yet. ${<Link to="/vpools/new">{msg`Create a vPool`}</Link>} and choose it as the backend.`}
           </p>
         )}
       </Card>
@@ -141,25 +142,25 @@ function GivesCard({ backend: b }: { backend: RemoteBackend }) {
 }
 
 const columns: Column<StoreRequests>[] = [
-  { key: "kind", title: "Request", cell: (r) => r.kind },
-  { key: "requests", title: "Count", right: true, cell: (r) => count(r.requests) },
-  { key: "failed", title: "Failed", right: true, cell: (r) => count(r.failed) },
-  { key: "share", title: "Failed share", right: true, cell: (r) => (r.requests > 0 ? percent(r.failed, r.requests) : "–") },
-  { key: "bytes", title: "Data moved", right: true, cell: (r) => bytes(r.bytes) },
+  { key: "kind", title: msg`Request`, cell: (r) => r.kind },
+  { key: "requests", title: msg`Count`, right: true, cell: (r) => count(r.requests) },
+  { key: "failed", title: msg`Failed`, right: true, cell: (r) => count(r.failed) },
+  { key: "share", title: msg`Failed share`, right: true, cell: (r) => (r.requests > 0 ? percent(r.failed, r.requests) : "–") },
+  { key: "bytes", title: msg`Data moved`, right: true, cell: (r) => bytes(r.bytes) },
 ];
 
 function RequestsCard({ backend: b }: { backend: RemoteBackend }) {
   return (
-    <Card title="Requests that the store may charge for" class="span-12">
+    <Card title={msg`Requests that the store may charge for`} class="span-12">
       {b.requests.length > 0 ? (
         <div class="stack">
-          <DataTable label="Requests" columns={columns} rows={b.requests} rowKey={(r) => r.kind} />
+          <DataTable label={msg`Requests`} columns={columns} rows={b.requests} rowKey={(r) => r.kind} />
           <p class="muted small">
-            Of this node, for all vPools on it, since each was opened. <Link to={performanceAddress([{ kind: "backend", name: b.name, id: b.id }]) + "&range=1h"}>Over time</Link>
+            {rich`Of this node, for all vPools on it, since each was opened. ${<Link to={performanceAddress([{ kind: "backend", name: b.name, id: b.id }]) + "&range=1h"}>{msg`Over time`}</Link>}`}
           </p>
         </div>
       ) : (
-        <p class="muted">No vPool on it is open at this node: nothing was asked yet.</p>
+        <p class="muted">{msg`No vPool on it is open at this node: nothing was asked yet.`}</p>
       )}
     </Card>
   );

@@ -14,16 +14,17 @@ import { FormDialog } from "../parts/FormDialog";
 import { ErrorPanel, Notice } from "../parts/Notice";
 import { changedOptions, emptyRemote, remoteErrors, RemoteFields, remoteForm } from "../parts/RemoteFields";
 import { Tag } from "../parts/StateTag";
+import { msg } from "../text";
 
 function changed(): void {
   reload("backends?", "backend:");
 }
 
 const stepColumns: Column<RemoteStep>[] = [
-  { key: "step", title: "Step", cell: (s) => s.step },
-  { key: "ok", title: "Result", cell: (s) => (s.ok ? <Tag tone="ok" word="Works" /> : <Tag tone="bad" word="Failed" />) },
-  { key: "detail", title: "Found", wrap: true, cell: (s) => s.detail },
-  { key: "time", title: "Time", right: true, cell: (s) => `${s.millis.toFixed(s.millis < 10 ? 1 : 0)} ms` },
+  { key: "step", title: msg`Step`, cell: (s) => s.step },
+  { key: "ok", title: msg`Result`, cell: (s) => (s.ok ? <Tag tone="ok" word={msg`Works`} /> : <Tag tone="bad" word={msg`Failed`} />) },
+  { key: "detail", title: msg`Found`, wrap: true, cell: (s) => s.detail },
+  { key: "time", title: msg`Time`, right: true, cell: (s) => msg`${s.millis.toFixed(s.millis < 10 ? 1 : 0)} ms` },
 ];
 
 const silentColumns = stepColumns.filter((c) => c.key !== "detail");
@@ -36,11 +37,11 @@ function Report({ result: { backend: b, steps } }: { result: RemoteBackendResult
     <>
       {failed > 0 ? (
         <Notice tone="bad" alert>
-          <b>{failed === 1 ? "A step does not work" : `${failed} steps do not work`}</b>
+          <b>{failed === 1 ? msg`A step does not work` : msg`${failed} steps do not work`}</b>
         </Notice>
       ) : (
         <Notice tone="ok">
-          <b>Every operation works</b>
+          <b>{msg`Every operation works`}</b>
         </Notice>
       )}
       {b.warnings.map((w) => (
@@ -48,7 +49,7 @@ function Report({ result: { backend: b, steps } }: { result: RemoteBackendResult
           {w}
         </Notice>
       ))}
-      <DataTable label="What was tried" columns={told ? stepColumns : silentColumns} rows={steps} rowKey={(s) => s.step + s.detail} />
+      <DataTable label={msg`What was tried`} columns={told ? stepColumns : silentColumns} rows={steps} rowKey={(s) => s.step + s.detail} />
     </>
   );
 }
@@ -82,12 +83,12 @@ export function CreateBackendDialog({ onClose }: { onClose: () => void }) {
   };
   if (made) {
     const done = () => navigate(`/backends/${encodeURIComponent(made.backend.name)}`);
-    return <ReportDialog title={`Backend ${made.backend.name} is registered`} result={made} onClose={done} />;
+    return <ReportDialog title={msg`Backend ${made.backend.name} is registered`} result={made} onClose={done} />;
   }
   return (
     <FormDialog
-      title="Register backend"
-      verb={submit.busy ? "Trying every operation…" : "Test and register"}
+      title={msg`Register backend`}
+      verb={submit.busy ? msg`Trying every operation…` : msg`Test and register`}
       needs="manage"
       submit={submit}
       fields={["name", ...remoteErrors]}
@@ -96,7 +97,7 @@ export function CreateBackendDialog({ onClose }: { onClose: () => void }) {
     >
       <NameField value={name} onValue={setName} error={submit.at("name")} />
       <SelectField
-        label="Store"
+        label={msg`Store`}
         name="kind"
         value={form.kind}
         onValue={(kind) => {
@@ -104,12 +105,12 @@ export function CreateBackendDialog({ onClose }: { onClose: () => void }) {
           setForm(emptyRemote(kind as RemoteKind));
         }}
         options={[
-          { value: "s3", text: "Amazon S3, or a store that speaks like it" },
+          { value: "s3", text: msg`Amazon S3, or a store that speaks like it` },
           { value: "swift", text: "OpenStack Swift" },
         ]}
       />
       <RemoteFields form={form} onForm={setForm} submit={submit} />
-      <p class="muted small">Every operation is tried first, on objects that are made for it and removed.</p>
+      <p class="muted small">{msg`Every operation is tried first, on objects that are made for it and removed.`}</p>
     </FormDialog>
   );
 }
@@ -138,22 +139,22 @@ export function ChangeBackendDialog({ backend: b, onClose }: Props) {
       onClose();
       navigate(`/backends/${encodeURIComponent(result.backend.name)}`, { replace: true });
     };
-    return <ReportDialog title={`Backend ${result.backend.name} is changed`} result={result} onClose={done} />;
+    return <ReportDialog title={msg`Backend ${result.backend.name} is changed`} result={result} onClose={done} />;
   }
   return (
     <FormDialog
-      title={`Change backend ${b.name}`}
-      verb={submit.busy ? "Trying every operation…" : "Test and save"}
+      title={msg`Change backend ${b.name}`}
+      verb={submit.busy ? msg`Trying every operation…` : msg`Test and save`}
       needs="manage"
       submit={submit}
       fields={["name", ...remoteErrors]}
       save={save}
       onClose={onClose}
     >
-      <TextField label="Name" name="name" value={name} onValue={setName} error={submit.at("name")} />
+      <TextField label={msg`Name`} name="name" value={name} onValue={setName} error={submit.at("name")} />
       <RemoteFields form={form} onForm={setForm} submit={submit} change />
       <p class="muted small">
-        It is tried before it is kept, and has to show the objects of the vPools on it, which go on without a stop.
+        {msg`It is tried before it is kept, and has to show the objects of the vPools on it, which go on without a stop.`}
       </p>
     </FormDialog>
   );
@@ -171,11 +172,11 @@ export function TestBackendButton({ backend: b }: { backend: RemoteBackend }) {
   return (
     <>
       <Button needs="manage" busy={submit.busy} onClick={test}>
-        {submit.busy ? "Testing…" : "Test"}
+        {submit.busy ? msg`Testing…` : msg`Test`}
       </Button>
-      {result && <ReportDialog title={`Test of ${b.name}`} result={result} onClose={() => setResult(undefined)} />}
+      {result && <ReportDialog title={msg`Test of ${b.name}`} result={result} onClose={() => setResult(undefined)} />}
       {submit.error && (
-        <Dialog title={`Test of ${b.name}`} onClose={submit.clear}>
+        <Dialog title={msg`Test of ${b.name}`} onClose={submit.clear}>
           <ErrorPanel error={submit.error} />
         </Dialog>
       )}
@@ -187,20 +188,20 @@ export function TestBackendButton({ backend: b }: { backend: RemoteBackend }) {
 export function DeleteBackendDialog({ backend: b, onClose }: Props) {
   return (
     <Confirm
-      title={`Delete backend ${b.name}`}
-      verb="Delete backend"
+      title={msg`Delete backend ${b.name}`}
+      verb={msg`Delete backend`}
       danger
       typeName={b.name}
       consequences={[
-        "The node forgets how the store is reached, with the secret.",
-        `Nothing at the store changes: objects in ${b.options.container} stay.`,
+        msg`The node forgets how the store is reached, with the secret.`,
+        msg`Nothing at the store changes: objects in ${b.options.container} stay.`,
       ]}
       onClose={onClose}
       act={async () => {
         await ending(backendKey(b.name), async () => {
           await call("DELETE /backends/{backend}", { path: { backend: b.id } });
         });
-        toast("ok", `Backend ${b.name} deleted`);
+        toast("ok", msg`Backend ${b.name} deleted`);
         reload("backends?");
         navigate("/backends");
       }}

@@ -13,6 +13,7 @@ import { SearchBox } from "../parts/SearchBox";
 import { Tag } from "../parts/StateTag";
 import { TableTools } from "../parts/TableTools";
 import { CreateBackendDialog } from "./BackendDialogs";
+import { msg, noun } from "../text";
 
 /** The registered S3 and Swift stores. */
 export function BackendsPage({ create }: { create?: boolean }) {
@@ -20,27 +21,27 @@ export function BackendsPage({ create }: { create?: boolean }) {
   const list = useBackends(filter);
   const register = (
     <Button kind="primary" needs="manage" onClick={() => navigate("/backends/new")}>
-      Register backend
+      {msg`Register backend`}
     </Button>
   );
   return (
-    <Page title="Backends" actions={register}>
+    <Page title={msg`Backends`} actions={register}>
       <div class="toolbar" role="search">
-        <SearchBox label="Filter backends by name" />
-        <TableTools table="backends" noun="backend" columns={columns} read={(cursor, limit) => call("GET /backends", { query: { ...filter, cursor, limit } })} />
+        <SearchBox label={msg`Filter backends by name`} />
+        <TableTools table="backends" noun={noun`backend`} columns={columns} read={(cursor, limit) => call("GET /backends", { query: { ...filter, cursor, limit } })} />
       </div>
       <Load query={list}>
         {(page) =>
           page.items.length > 0 || filter.cursor ? (
-            <DataTable label="Backends" table="backends" columns={columns} rows={page.items} rowKey={(b) => b.id} next={page.next} />
+            <DataTable label={msg`Backends`} table="backends" columns={columns} rows={page.items} rowKey={(b) => b.id} next={page.next} />
           ) : filter.q ? (
-            <Empty title="No backend matches" text="No backend has that in its name.">
-              <Button onClick={() => navigate("/backends")}>Clear the filter</Button>
+            <Empty title={msg`No backend matches`} text={msg`No backend has that in its name.`}>
+              <Button onClick={() => navigate("/backends")}>{msg`Clear the filter`}</Button>
             </Empty>
           ) : (
             <Empty
-              title="No backends yet"
-              text="An S3 or Swift store that vPools may keep their objects in. A directory of this node and its own object store need none."
+              title={msg`No backends yet`}
+              text={msg`An S3 or Swift store that vPools may keep their objects in. A directory of this node and its own object store need none.`}
               command="ovgate backend create s3 NAME --url URL --bucket BUCKET --user ACCESSKEY --secret-stdin"
             >
               {register}
@@ -55,15 +56,15 @@ export function BackendsPage({ create }: { create?: boolean }) {
 
 /** The kind of a store as people call it. */
 export function kindName(b: RemoteBackend): string {
-  return b.kind === "s3" ? "S3" : "Swift";
+  return b.kind === "s3" ? "S3" : msg`Swift`;
 }
 
 /** What the newest test said in one word. */
 export function BackendTag({ backend: b }: { backend: RemoteBackend }) {
   return b.warnings.length > 0 ? (
-    <Tag tone="warn" word={plural(b.warnings.length, "warning")} title={b.warnings.join(" ")} />
+    <Tag tone="warn" word={plural(b.warnings.length, noun`warning`)} title={b.warnings.join(" ")} />
   ) : (
-    <Tag tone="ok" word="Works" title="As of the newest test" />
+    <Tag tone="ok" word={msg`Works`} title={msg`As of the newest test`} />
   );
 }
 
@@ -72,28 +73,28 @@ function total(b: RemoteBackend, of: "requests" | "failed"): number {
 }
 
 const columns: Column<RemoteBackend>[] = [
-  { key: "name", csv: (b) => b.name, title: "Name", cell: (b) => <Link to={`/backends/${encodeURIComponent(b.name)}`}>{b.name}</Link> },
-  { key: "state", csv: (b) => b.warnings.join("; "), title: "State", cell: (b) => <BackendTag backend={b} /> },
-  { key: "kind", csv: kindName, title: "Store", cell: kindName },
+  { key: "name", csv: (b) => b.name, title: msg`Name`, cell: (b) => <Link to={`/backends/${encodeURIComponent(b.name)}`}>{b.name}</Link> },
+  { key: "state", csv: (b) => b.warnings.join("; "), title: msg`State`, cell: (b) => <BackendTag backend={b} /> },
+  { key: "kind", csv: kindName, title: msg`Store`, cell: kindName },
   {
     key: "url",
     csv: (b) => b.options.url,
-    title: "Endpoint",
+    title: msg`Endpoint`,
     wrap: true,
-    cell: (b) => <span class="mono">{b.options.url || `Amazon's of ${b.options.region || "its region"}`}</span>,
+    cell: (b) => <span class="mono">{b.options.url || msg`Amazon's of ${b.options.region || msg`its region`}`}</span>,
   },
-  { key: "container", csv: (b) => b.options.container, title: "Bucket, container", wrap: true, cell: (b) => <span class="mono">{b.options.container}</span> },
-  { key: "vpools", csv: (b) => b.vpools.length, title: "vPools", right: true, cell: (b) => b.vpools.length },
-  { key: "requests", csv: (b) => total(b, "requests"), title: "Requests", right: true, cell: (b) => count(total(b, "requests")) },
+  { key: "container", csv: (b) => b.options.container, title: msg`Bucket, container`, wrap: true, cell: (b) => <span class="mono">{b.options.container}</span> },
+  { key: "vpools", csv: (b) => b.vpools.length, title: msg`vPools`, right: true, cell: (b) => b.vpools.length },
+  { key: "requests", csv: (b) => total(b, "requests"), title: msg`Requests`, right: true, cell: (b) => count(total(b, "requests")) },
   {
     key: "failed",
     csv: (b) => total(b, "failed"),
-    title: "Failed",
+    title: msg`Failed`,
     right: true,
     cell: (b) => {
       const n = total(b, "failed");
       return n > 0 ? <Tag tone="warn" word={count(n)} /> : "0";
     },
   },
-  { key: "tested", csv: (b) => b.testedAt, title: "Tested", right: true, cell: (b) => <Age at={b.testedAt} /> },
+  { key: "tested", csv: (b) => b.testedAt, title: msg`Tested`, right: true, cell: (b) => <Age at={b.testedAt} /> },
 ];

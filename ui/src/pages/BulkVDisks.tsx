@@ -17,6 +17,7 @@ import { Link } from "../parts/Link";
 import { Menu, type MenuGroup, type MenuItem } from "../parts/Menu";
 import { Tag, type Tone } from "../parts/StateTag";
 import { copyModes } from "./VDiskNode";
+import { msg, noun, rich } from "../text";
 
 /** Requests at a time: the node has others to serve. */
 const atOnce = 4;
@@ -46,10 +47,10 @@ export function BulkActions({ vdisks, choose }: Props) {
   };
   const item = (text: string, what: Action, danger?: boolean): MenuItem => ({ text, needs: "write", danger, act: start(what) });
   const groups: MenuGroup[] = [
-    { title: "Settings", items: [item("Limits", "limits"), item("Labels", "labels")] },
-    { title: "Place", items: [item("Change node", "node"), item("Change vPool", "vpool"), item("Journal copy", "journal")] },
-    { title: "Content", items: [item("Scrub", "scrub")] },
-    { items: [item("Unpublish", "unpublish", true)] },
+    { title: msg`Settings`, items: [item(msg`Limits`, "limits"), item(msg`Labels`, "labels")] },
+    { title: msg`Place`, items: [item(msg`Change node`, "node"), item(msg`Change vPool`, "vpool"), item(msg`Journal copy`, "journal")] },
+    { title: msg`Content`, items: [item(msg`Scrub`, "scrub")] },
+    { items: [item(msg`Unpublish`, "unpublish", true)] },
   ];
   const busy = chosen.current.filter((v) => (v.published?.sessions ?? 0) > 0);
   return (
@@ -57,11 +58,11 @@ export function BulkActions({ vdisks, choose }: Props) {
       {vdisks.length > 0 && (
         <>
           <Button small needs="write" onClick={start("publish")}>
-            Publish
+            {msg`Publish`}
           </Button>
-          <Menu small groups={groups} label="More for those chosen" />
+          <Menu small groups={groups} label={msg`More for those chosen`} />
           <Button small kind="danger" needs="write" onClick={start("delete")}>
-            Delete {vdisks.length}
+            {rich`Delete ${vdisks.length}`}
           </Button>
         </>
       )}
@@ -72,23 +73,23 @@ export function BulkActions({ vdisks, choose }: Props) {
       {open === "journal" && <JournalCopies vdisks={chosen.current} onClose={close} />}
       {open === "scrub" && (
         <Bulk
-          title={`Scrub ${plural(chosen.current.length, "vDisk")}`}
-          verb="Scrub"
+          title={msg`Scrub ${plural(chosen.current.length, noun`vDisk`)}`}
+          verb={msg`Scrub`}
           begins
           vdisks={chosen.current}
           act={(v) => call("POST /vdisks/{vdisk}/scrub", { path: { vdisk: v.id }, body: {} })}
           onClose={close}
         >
-          <p>Gives back the space of what was overwritten, discarded, or held by deleted snapshots, of {names(chosen.current)}. Hosts go on.</p>
+          <p>{rich`Gives back the space of what was overwritten, discarded, or held by deleted snapshots, of ${names(chosen.current)}. Hosts go on.`}</p>
         </Bulk>
       )}
       {open === "publish" && <PublishAll vdisks={chosen.current} onClose={close} />}
       {open === "unpublish" && (
         <Bulk
-          title={`Unpublish ${plural(chosen.current.length, "vDisk")}`}
-          verb="Unpublish"
+          title={msg`Unpublish ${plural(chosen.current.length, noun`vDisk`)}`}
+          verb={msg`Unpublish`}
           danger
-          typed={busy.length > 0 ? `unpublish ${chosen.current.length}` : undefined}
+          typed={busy.length > 0 ? msg`unpublish ${chosen.current.length}` : undefined}
           vdisks={chosen.current}
           act={(v) => call("POST /vdisks/{vdisk}/unpublish", { path: { vdisk: v.id }, body: { force: (v.published?.sessions ?? 0) > 0 } })}
           onClose={close}
@@ -98,15 +99,15 @@ export function BulkActions({ vdisks, choose }: Props) {
       )}
       {open === "delete" && (
         <Bulk
-          title={`Delete ${plural(chosen.current.length, "vDisk")}`}
-          verb="Delete"
+          title={msg`Delete ${plural(chosen.current.length, noun`vDisk`)}`}
+          verb={msg`Delete`}
           danger
-          typed={`delete ${chosen.current.length}`}
+          typed={msg`delete ${chosen.current.length}`}
           vdisks={chosen.current}
           act={(v) => call("DELETE /vdisks/{vdisk}", { path: { vdisk: v.id } })}
           onClose={close}
         >
-          <p>They stay in the trash for as long as their vPools say. Those that are published are refused.</p>
+          <p>{msg`They stay in the trash for as long as their vPools say. Those that are published are refused.`}</p>
         </Bulk>
       )}
     </>
@@ -117,10 +118,10 @@ export function BulkActions({ vdisks, choose }: Props) {
 function Sessions({ busy }: { busy: VDisk[] }) {
   return busy.length > 0 ? (
     <p>
-      Hosts lose their disks: {plural(busy.reduce((n, v) => n + (v.published?.sessions ?? 0), 0), "session")} at {names(busy)}.
+      {rich`Hosts lose their disks: ${plural(busy.reduce((n, v) => n + (v.published?.sessions ?? 0), 0), noun`session`)} at ${names(busy)}.`}
     </p>
   ) : (
-    <p>No host is signed in to them.</p>
+    <p>{msg`No host is signed in to them.`}</p>
   );
 }
 
@@ -129,7 +130,7 @@ const namesMax = 10;
 
 function names(vdisks: VDisk[]): string {
   const more = vdisks.length - namesMax;
-  return vdisks.slice(0, namesMax).map((v) => v.name).join(", ") + (more > 0 ? ` and ${more} more` : "");
+  return vdisks.slice(0, namesMax).map((v) => v.name).join(", ") + (more > 0 ? msg` and ${more} more` : "");
 }
 
 type DialogProps = { vdisks: VDisk[]; onClose: (failed: ReadonlySet<string> | undefined) => void };
@@ -139,14 +140,14 @@ function LimitsOf({ vdisks, onClose }: DialogProps) {
   const body = limitsOf(limits);
   return (
     <Bulk
-      title={`Limits of ${plural(vdisks.length, "vDisk")}`}
-      verb="Set limits"
-      reason={body ? undefined : "Correct the numbers first"}
+      title={msg`Limits of ${plural(vdisks.length, noun`vDisk`)}`}
+      verb={msg`Set limits`}
+      reason={body ? undefined : msg`Correct the numbers first`}
       vdisks={vdisks}
       act={(v) => call("PUT /vdisks/{vdisk}/qos", { path: { vdisk: v.id }, body })}
       onClose={onClose}
     >
-      <p>Each of them gets these: {names(vdisks)}.</p>
+      <p>{rich`Each of them gets these: ${names(vdisks)}.`}</p>
       <LimitFields value={limits} onValue={setLimits} at={() => undefined} />
     </Bulk>
   );
@@ -162,9 +163,9 @@ function LabelsOf({ vdisks, onClose }: DialogProps) {
   const nothing = Object.keys(added).length === 0 && removed.length === 0;
   return (
     <Bulk
-      title={`Labels of ${plural(vdisks.length, "vDisk")}`}
-      verb="Set labels"
-      reason={nothing ? "Say first which labels are set or removed" : undefined}
+      title={msg`Labels of ${plural(vdisks.length, noun`vDisk`)}`}
+      verb={msg`Set labels`}
+      reason={nothing ? msg`Say first which labels are set or removed` : undefined}
       vdisks={vdisks}
       act={async (v) => {
         const kept = (now: Labels) => Object.fromEntries(Object.entries(now).filter(([name]) => !removed.includes(name)));
@@ -173,13 +174,13 @@ function LabelsOf({ vdisks, onClose }: DialogProps) {
       onClose={(failed) => {
         onClose(failed);
         if (before.current.size > 0) {
-          undoLabels(`Labels of ${plural(before.current.size, "vDisk")} set`, before.current, new Set([...Object.keys(added), ...removed]));
+          undoLabels(msg`Labels of ${plural(before.current.size, noun`vDisk`)} set`, before.current, new Set([...Object.keys(added), ...removed]));
         }
       }}
     >
-      <p>Other labels of {names(vdisks)} stay.</p>
+      <p>{rich`Other labels of ${names(vdisks)} stay.`}</p>
       <LabelsField value={set} onValue={setSet} />
-      <TextField label="Remove" name="gone" value={gone} onValue={setGone} hint="Names of labels, with blanks between." />
+      <TextField label={msg`Remove`} name="gone" value={gone} onValue={setGone} hint={msg`Names of labels, with blanks between.`} />
     </Bulk>
   );
 }
@@ -190,10 +191,10 @@ function ToNode({ vdisks, onClose }: DialogProps) {
   const others = nodes.data?.items.filter((n) => n.state === "up" && !n.draining && vdisks.some((v) => v.node !== n.name)) ?? [];
   return (
     <Bulk
-      title={`Change the node of ${plural(vdisks.length, "vDisk")}`}
-      verb="Hand over"
+      title={msg`Change the node of ${plural(vdisks.length, noun`vDisk`)}`}
+      verb={msg`Hand over`}
       begins
-      reason={node ? undefined : "Choose a node first"}
+      reason={node ? undefined : msg`Choose a node first`}
       vdisks={vdisks}
       act={async (v) => {
         if (v.node !== node) {
@@ -202,14 +203,14 @@ function ToNode({ vdisks, onClose }: DialogProps) {
       }}
       onClose={onClose}
     >
-      <p>{names(vdisks)}: each pauses for less than a second, and hosts need a path there. Those that are there stay.</p>
+      <p>{rich`${names(vdisks)}: each pauses for less than a second, and hosts need a path there. Those that are there stay.`}</p>
       <SelectField
-        label="Node"
+        label={msg`Node`}
         name="node"
         value={node}
         onValue={setNode}
-        hint={nodes.data && others.length === 0 ? "There is no other node that is up." : undefined}
-        options={[{ value: "", text: "Choose a node" }, ...others.map((n) => ({ value: n.name, text: `${n.name}, ${n.vdisks} vDisks` }))]}
+        hint={nodes.data && others.length === 0 ? msg`There is no other node that is up.` : undefined}
+        options={[{ value: "", text: msg`Choose a node` }, ...others.map((n) => ({ value: n.name, text: msg`${n.name}, ${n.vdisks} vDisks` }))]}
       />
     </Bulk>
   );
@@ -221,10 +222,10 @@ function ToVPool({ vdisks, onClose }: DialogProps) {
   const others = vpools.data?.items.filter((p) => vdisks.some((v) => v.vpool !== p.name)) ?? [];
   return (
     <Bulk
-      title={`Move ${plural(vdisks.length, "vDisk")} to another vPool`}
-      verb="Move"
+      title={msg`Move ${plural(vdisks.length, noun`vDisk`)} to another vPool`}
+      verb={msg`Move`}
       begins
-      reason={vpool ? undefined : "Choose a vPool first"}
+      reason={vpool ? undefined : msg`Choose a vPool first`}
       vdisks={vdisks}
       act={async (v) => {
         if (v.vpool !== vpool) {
@@ -234,16 +235,15 @@ function ToVPool({ vdisks, onClose }: DialogProps) {
       onClose={onClose}
     >
       <p>
-        {names(vdisks)}, {bytes(vdisks.reduce((sum, v) => sum + v.stored, 0))} in all, with their snapshots. They are copied in the
-        background; sessions of hosts stay, and wait for some moments at the end. Clones, and what has clones, are refused.
+        {rich`${names(vdisks)}, ${bytes(vdisks.reduce((sum, v) => sum + v.stored, 0))} in all, with their snapshots. They are copied in the background; sessions of hosts stay, and wait for some moments at the end. Clones, and what has clones, are refused.`}
       </p>
       <SelectField
-        label="vPool"
+        label={msg`vPool`}
         name="vpool"
         value={vpool}
         onValue={setVPool}
-        hint={vpools.data && others.length === 0 ? "There is no other vPool." : undefined}
-        options={[{ value: "", text: "Choose a vPool" }, ...others.map((p) => ({ value: p.name, text: p.name }))]}
+        hint={vpools.data && others.length === 0 ? msg`There is no other vPool.` : undefined}
+        options={[{ value: "", text: msg`Choose a vPool` }, ...others.map((p) => ({ value: p.name, text: p.name }))]}
       />
     </Bulk>
   );
@@ -254,14 +254,14 @@ function JournalCopies({ vdisks, onClose }: DialogProps) {
   const [mode, setMode] = useState<NonNullable<VDiskDtlInput["mode"]>>("inherit");
   return (
     <Bulk
-      title={`Copies of the journals of ${plural(vdisks.length, "vDisk")}`}
-      verb="Save"
+      title={msg`Copies of the journals of ${plural(vdisks.length, noun`vDisk`)}`}
+      verb={msg`Save`}
       vdisks={vdisks}
       act={(v) => call("PUT /vdisks/{vdisk}/dtl", { path: { vdisk: v.id }, body: { mode, peer: v.dtl.peer || "auto" } })}
       onClose={onClose}
     >
-      <p>Of {names(vdisks)}. Takes effect at once; hosts go on. Which node has a copy stays as it was said for each.</p>
-      <SelectField label="Copy" name="mode" value={mode} onValue={(m) => setMode(m as typeof mode)} options={copyModes} />
+      <p>{rich`Of ${names(vdisks)}. Takes effect at once; hosts go on. Which node has a copy stays as it was said for each.`}</p>
+      <SelectField label={msg`Copy`} name="mode" value={mode} onValue={(m) => setMode(m as typeof mode)} options={copyModes} />
     </Bulk>
   );
 }
@@ -273,21 +273,21 @@ function PublishAll({ vdisks, onClose }: DialogProps) {
   const own = access.open ? { open: true } : { open: false, initiators: initiatorNames(access.names) };
   return (
     <Bulk
-      title={`Publish ${plural(vdisks.length, "vDisk")} over iSCSI`}
-      verb="Publish"
+      title={msg`Publish ${plural(vdisks.length, noun`vDisk`)} over iSCSI`}
+      verb={msg`Publish`}
       vdisks={vdisks}
       act={(v) => call("POST /vdisks/{vdisk}/publish", { path: { vdisk: v.id }, body: target ? { target } : own })}
       onClose={onClose}
     >
       <SelectField
-        label="Target"
+        label={msg`Target`}
         name="target"
         value={target}
         onValue={setTarget}
-        options={[{ value: "", text: "A target for each" }, ...shared.map((t) => ({ value: t.iqn, text: `Shared target ${t.name}` }))]}
-        hint="How to connect is on the page of each vDisk."
+        options={[{ value: "", text: msg`A target for each` }, ...shared.map((t) => ({ value: t.iqn, text: msg`Shared target ${t.name}` }))]}
+        hint={msg`How to connect is on the page of each vDisk.`}
       />
-      {target ? <p class="muted">The groups of the shared target say who may connect.</p> : <AccessField value={access} onValue={setAccess} />}
+      {target ? <p class="muted">{msg`The groups of the shared target say who may connect.`}</p> : <AccessField value={access} onValue={setAccess} />}
     </Bulk>
   );
 }
@@ -308,7 +308,7 @@ type BulkProps = DialogProps & {
 
 type Result = { tone: Tone; word: string; text?: string };
 
-const waits: Result = { tone: "idle", word: "Waits" };
+const waits: Result = { tone: "idle", word: msg`Waits` };
 
 /** Asks, does it for one after the other, and says of each how it went. */
 function Bulk({ title, verb, danger, begins, typed, reason, vdisks, act, onClose, children }: BulkProps) {
@@ -318,13 +318,13 @@ function Bulk({ title, verb, danger, begins, typed, reason, vdisks, act, onClose
   const stopped = useRef(false);
   const set = (v: VDisk, r: Result) => setResults((old) => new Map(old).set(v.id, r));
   const one = async (v: VDisk) => {
-    set(v, { tone: "info", word: "Under way" });
+    set(v, { tone: "info", word: msg`Under way` });
     try {
       await whilePending(v.id, () => act(v));
-      set(v, { tone: "ok", word: begins ? "Begun" : "Done" });
+      set(v, { tone: "ok", word: begins ? msg`Begun` : msg`Done` });
     } catch (error) {
       const failure = asApiError(error);
-      set(v, { tone: "bad", word: failure.outcomeUnknown ? "Outcome unknown" : "Refused", text: [failure.message, failure.hint].filter(Boolean).join(". ") });
+      set(v, { tone: "bad", word: failure.outcomeUnknown ? msg`Outcome unknown` : msg`Refused`, text: [failure.message, failure.hint].filter(Boolean).join(". ") });
     }
   };
   const run = async () => {
@@ -349,8 +349,8 @@ function Bulk({ title, verb, danger, begins, typed, reason, vdisks, act, onClose
     const done = vdisks.length - left.length;
     return (
       <Dialog title={title} onClose={close}>
-        <p role="status">{`${done} of ${vdisks.length} ${begins ? "begun" : "done"}${ended ? "." : " so far."}`}</p>
-        <ul class="stack bulk" tabIndex={0} aria-label="Results">
+        <p role="status">{msg`${done} of ${vdisks.length} ${begins ? msg`begun` : msg`done`}${ended ? "." : msg` so far.`}`}</p>
+        <ul class="stack bulk" tabIndex={0} aria-label={msg`Results`}>
           {vdisks.map((v) => {
             const r = results.get(v.id) ?? waits;
             return (
@@ -363,7 +363,7 @@ function Bulk({ title, verb, danger, begins, typed, reason, vdisks, act, onClose
         </ul>
         {begins && ended && done > 0 && (
           <p>
-            How far they are is shown by the <Link to="/tasks">tasks</Link>.
+            {rich`How far they are is shown by the ${<Link to="/tasks">{msg`tasks`}</Link>}.`}
           </p>
         )}
         <div class="dialog-foot">
@@ -373,11 +373,11 @@ function Bulk({ title, verb, danger, begins, typed, reason, vdisks, act, onClose
                 stopped.current = true;
               }}
             >
-              Stop
+              {msg`Stop`}
             </Button>
           )}
-          <Button kind="primary" reason={ended ? undefined : "It is under way"} onClick={close}>
-            {left.length > 0 && ended ? "Close, and keep those chosen" : "Done"}
+          <Button kind="primary" reason={ended ? undefined : msg`It is under way`} onClick={close}>
+            {left.length > 0 && ended ? msg`Close, and keep those chosen` : msg`Done`}
           </Button>
         </div>
       </Dialog>
@@ -399,7 +399,7 @@ function Bulk({ title, verb, danger, begins, typed, reason, vdisks, act, onClose
         {children}
         {typed && (
           <TextField
-            label={`Type ${typed} to confirm`}
+            label={msg`Type ${typed} to confirm`}
             name="confirm"
             value={confirm}
             onValue={setConfirm}
@@ -408,12 +408,12 @@ function Bulk({ title, verb, danger, begins, typed, reason, vdisks, act, onClose
           />
         )}
         <div class="dialog-foot">
-          <Button onClick={() => onClose(undefined)}>Cancel</Button>
+          <Button onClick={() => onClose(undefined)}>{msg`Cancel`}</Button>
           <Button
             type="submit"
             kind={danger ? "danger primary" : "primary"}
             needs="write"
-            reason={reason ?? (missing ? `Type ${typed} first` : undefined)}
+            reason={reason ?? (missing ? msg`Type ${typed} first` : undefined)}
           >
             {verb}
           </Button>

@@ -5,6 +5,7 @@ import { denied } from "../store/session";
 import { Button } from "../parts/Button";
 import { Link } from "../parts/Link";
 import { Card } from "../parts/Page";
+import { msg } from "../text";
 
 type Step = { done: boolean; title: string; text: string; action: string; to: string };
 
@@ -26,45 +27,45 @@ function Steps({ status: { counts } }: { status: Status }) {
   const steps: Step[] = [
     {
       done: counts.vpools > 0,
-      title: "Check the node and its disks",
-      text: "Clock, network and places are looked at, and the disks proposed for what they are good for.",
-      action: "Open set-up",
+      title: msg`Check the node and its disks`,
+      text: msg`Clock, network and places are looked at, and the disks proposed for what they are good for.`,
+      action: msg`Open set-up`,
       to: "/setup",
     },
     {
       done: counts.vpools > 0,
-      title: "Create a vPool",
-      text: "A vPool says where data is kept; a directory of this node is enough to start.",
-      action: "Create vPool",
+      title: msg`Create a vPool`,
+      text: msg`A vPool says where data is kept; a directory of this node is enough to start.`,
+      action: msg`Create vPool`,
       to: "/vpools/new",
     },
     {
       done: counts.vdisks > 0,
-      title: "Create a vDisk",
-      text: "It takes space as data is written to it, so choose a generous size.",
-      action: "Create vDisk",
+      title: msg`Create a vDisk`,
+      text: msg`It takes space as data is written to it, so choose a generous size.`,
+      action: msg`Create vDisk`,
       to: "/vdisks/new",
     },
     {
       done: counts.published > 0,
-      title: "Publish it",
-      text: "Publishing gives the vDisk an iSCSI target and the commands to reach it.",
-      action: "Open vDisks",
+      title: msg`Publish it`,
+      text: msg`Publishing gives the vDisk an iSCSI target and the commands to reach it.`,
+      action: msg`Open vDisks`,
       to: "/vdisks",
     },
     {
       done: counts.sessions > 0,
-      title: "Connect a host",
-      text: "Paste the commands on a host; its session appears here by itself.",
-      action: "Open iSCSI",
+      title: msg`Connect a host`,
+      text: msg`Paste the commands on a host; its session appears here by itself.`,
+      action: msg`Open iSCSI`,
       to: "/iscsi",
     },
     {
       // Until it is known, nothing is shown for it alone.
       done: users === undefined ? counts.sessions > 0 : users > 1,
-      title: "Add a second user",
-      text: "With a password of their own everybody is told apart in the audit log, and nobody is locked out with you.",
-      action: "Create user",
+      title: msg`Add a second user`,
+      text: msg`With a password of their own everybody is told apart in the audit log, and nobody is locked out with you.`,
+      action: msg`Create user`,
       to: "/users/new",
     },
   ].filter((s) => s.to !== "/users/new" || !denied("manage"));
@@ -74,18 +75,18 @@ function Steps({ status: { counts } }: { status: Status }) {
   }
   return (
     <Card
-      title="Get started"
+      title={msg`Get started`}
       class="span-12"
       aside={
         <Button small kind="quiet" onClick={hide}>
-          Hide
+          {msg`Hide`}
         </Button>
       }
     >
       <ol class="checklist">
         {steps.map((s, i) => (
           <li key={s.title} class={s.done ? "done" : ""}>
-            <span class="mark">{s.done && <span class="visually-hidden">Done</span>}</span>
+            <span class="mark">{s.done && <span class="visually-hidden">{msg`Done`}</span>}</span>
             <div>
               <h3>{s.title}</h3>
               <p class="muted">{s.text}</p>

@@ -20,6 +20,7 @@ import { Notice } from "../parts/Notice";
 import { Empty } from "../parts/Page";
 import { ScopeField, limitOf } from "../parts/ScopeField";
 import { rightsText } from "../parts/roles";
+import { msg } from "../text";
 
 /** OAuth2 clients: programs that get tokens for an hour. */
 export function ClientsTab() {
@@ -28,7 +29,7 @@ export function ClientsTab() {
   const [create, setCreate] = useState(false);
   const add = (
     <Button kind="primary" onClick={() => setCreate(true)}>
-      Create client
+      {msg`Create client`}
     </Button>
   );
   return (
@@ -38,12 +39,12 @@ export function ClientsTab() {
           list.items.length > 0 || filter.cursor ? (
             <>
               <div class="toolbar">{add}</div>
-              <DataTable label="OAuth2 clients" columns={columns} rows={list.items} rowKey={(c) => c.id} next={list.next} />
+              <DataTable label={msg`OAuth2 clients`} columns={columns} rows={list.items} rowKey={(c) => c.id} next={list.next} />
             </>
           ) : (
             <Empty
-              title="No OAuth2 clients yet"
-              text="A client gets tokens of an hour with its id and secret, for programs that speak OAuth2."
+              title={msg`No OAuth2 clients yet`}
+              text={msg`A client gets tokens of an hour with its id and secret, for programs that speak OAuth2.`}
               command="ovgate client create ci --role write --scope vpool:NAME"
             >
               {add}
@@ -57,22 +58,22 @@ export function ClientsTab() {
 }
 
 const columns: Column<OAuthClient>[] = [
-  { key: "name", title: "Name", cell: (c) => c.name },
-  { key: "id", title: "Client id", cell: (c) => <span class="mono">{c.id}</span> },
-  { key: "user", title: "User", cell: (c) => c.user },
-  { key: "types", title: "Grants", wrap: true, cell: (c) => c.grantTypes.join(", ") },
-  { key: "may", title: "May", wrap: true, cell: (c) => rightsText(c.role, c.grants) },
-  { key: "used", title: "Last used", right: true, cell: (c) => (c.usedAt ? <Age at={c.usedAt} /> : "never") },
-  { key: "expires", title: "Expires", cell: (c) => <Until at={c.expires} /> },
-  { key: "actions", title: "Actions", right: true, cell: (c) => <ClientActions client={c} /> },
+  { key: "name", title: msg`Name`, cell: (c) => c.name },
+  { key: "id", title: msg`Client id`, cell: (c) => <span class="mono">{c.id}</span> },
+  { key: "user", title: msg`User`, cell: (c) => c.user },
+  { key: "types", title: msg`Grants`, wrap: true, cell: (c) => c.grantTypes.join(", ") },
+  { key: "may", title: msg`May`, wrap: true, cell: (c) => rightsText(c.role, c.grants) },
+  { key: "used", title: msg`Last used`, right: true, cell: (c) => (c.usedAt ? <Age at={c.usedAt} /> : "never") },
+  { key: "expires", title: msg`Expires`, cell: (c) => <Until at={c.expires} /> },
+  { key: "actions", title: msg`Actions`, right: true, cell: (c) => <ClientActions client={c} /> },
 ];
 
 function Made({ made, onClose }: { made: NewOAuthClient; onClose: () => void }) {
   return (
-    <Dialog title={`Secret of client ${made.client.name}`} onClose={onClose}>
-      <Notice tone="warn">Copy the secret now: it is not shown again.</Notice>
-      <CopyBlock label="Client id" name="client id" text={made.client.id} />
-      <CopyBlock label="Client secret" name="client secret" text={made.secret} />
+    <Dialog title={msg`Secret of client ${made.client.name}`} onClose={onClose}>
+      <Notice tone="warn">{msg`Copy the secret now: it is not shown again.`}</Notice>
+      <CopyBlock label={msg`Client id`} name="client id" text={made.client.id} />
+      <CopyBlock label={msg`Client secret`} name="client secret" text={made.secret} />
       <DoneFoot onClose={onClose} />
     </Dialog>
   );
@@ -84,18 +85,18 @@ function ClientActions({ client }: { client: OAuthClient }) {
   const close = () => setOpen(undefined);
   return (
     <>
-      <Button small label={`New secret of ${client.name}`} onClick={() => setOpen("secret")}>
-        New secret
+      <Button small label={msg`New secret of ${client.name}`} onClick={() => setOpen("secret")}>
+        {msg`New secret`}
       </Button>{" "}
-      <Button small kind="danger" label={`Delete client ${client.name}`} onClick={() => setOpen("delete")}>
-        Delete
+      <Button small kind="danger" label={msg`Delete client ${client.name}`} onClick={() => setOpen("delete")}>
+        {msg`Delete`}
       </Button>
       {open === "secret" && (
         <Confirm
-          title={`New secret of ${client.name}`}
-          verb="Make a new secret"
+          title={msg`New secret of ${client.name}`}
+          verb={msg`Make a new secret`}
           danger
-          consequences={["The old secret, and every token that the client has, stop working at once."]}
+          consequences={[msg`The old secret, and every token that the client has, stop working at once.`]}
           onClose={close}
           act={async () => {
             setMade(await call("POST /clients/{client}/secret", { path: { client: client.id } }));
@@ -104,14 +105,14 @@ function ClientActions({ client }: { client: OAuthClient }) {
       )}
       {open === "delete" && (
         <Confirm
-          title={`Delete client ${client.name}`}
-          verb="Delete client"
+          title={msg`Delete client ${client.name}`}
+          verb={msg`Delete client`}
           danger
-          consequences={["Every token that it has stops working at once."]}
+          consequences={[msg`Every token that it has stops working at once.`]}
           onClose={close}
           act={async () => {
             await call("DELETE /clients/{client}", { path: { client: client.id } });
-            toast("ok", `Client ${client.name} is deleted`);
+            toast("ok", msg`Client ${client.name} is deleted`);
             reload("clients");
           }}
         />
@@ -122,9 +123,9 @@ function ClientActions({ client }: { client: OAuthClient }) {
 }
 
 const grantTypes = [
-  { value: "client_credentials", text: "client_credentials: for itself, as its user" },
-  { value: "password", text: "password: for people who give it their password" },
-  { value: "client_credentials,password", text: "both" },
+  { value: "client_credentials", text: msg`client_credentials: for itself, as its user` },
+  { value: "password", text: msg`password: for people who give it their password` },
+  { value: "client_credentials,password", text: msg`both` },
 ];
 
 function CreateClient({ onClose }: { onClose: () => void }) {
@@ -141,8 +142,8 @@ function CreateClient({ onClose }: { onClose: () => void }) {
   }
   return (
     <FormDialog
-      title="Create client"
-      verb="Create"
+      title={msg`Create client`}
+      verb={msg`Create`}
       needs="read"
       submit={submit}
       fields={["name", "user", "grantTypes", "role", "grants", "expires"]}
@@ -154,12 +155,12 @@ function CreateClient({ onClose }: { onClose: () => void }) {
       }}
       onClose={onClose}
     >
-      <TextField label="Name" name="name" value={name} onValue={setName} hint="What will use it, such as ci." error={submit.at("name")} input={{ autofocus: true }} />
-      <SelectField label="Grants" name="grantTypes" value={types} onValue={setTypes} options={grantTypes} error={submit.at("grantTypes")} />
+      <TextField label={msg`Name`} name="name" value={name} onValue={setName} hint={msg`What will use it, such as ci.`} error={submit.at("name")} input={{ autofocus: true }} />
+      <SelectField label={msg`Grants`} name="grantTypes" value={types} onValue={setTypes} options={grantTypes} error={submit.at("grantTypes")} />
       <ScopeField role={role} onRole={setRole} scope={scope} onScope={setScope} submit={submit} />
       <ExpiryField days={days} onDays={setDays} submit={submit} />
       {!denied("manage") && (
-        <TextField label="User" name="user" value={user} onValue={setUser} hint="It acts as this one, and may no more. Empty: as you." error={submit.at("user")} />
+        <TextField label={msg`User`} name="user" value={user} onValue={setUser} hint={msg`It acts as this one, and may no more. Empty: as you.`} error={submit.at("user")} />
       )}
     </FormDialog>
   );

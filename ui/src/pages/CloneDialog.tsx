@@ -11,6 +11,7 @@ import { Field, SelectField, TextField } from "../parts/Field";
 import { FormDialog } from "../parts/FormDialog";
 import { LabelsField, parseLabels } from "../parts/LabelsField";
 import { SizeField, sizeBytes, sizeInput } from "../parts/SizeField";
+import { msg, rich } from "../text";
 
 type From = "now" | "moment" | "snapshot";
 
@@ -30,9 +31,9 @@ export function CloneDialog({ vdisk, from, onClose }: Props) {
   const names = [...new Set([...(from?.snapshot ? [from.snapshot] : []), ...(snapshots.data?.items.map((s) => s.name) ?? [])])];
   const chosen = snapshot || names[0] || "";
   const wanted = sizeBytes(size);
-  const sizeError = grow && Number.isNaN(wanted) ? "Enter a size, such as 200" : undefined;
+  const sizeError = grow && Number.isNaN(wanted) ? msg`Enter a size, such as 200` : undefined;
   const at = new Date(moment);
-  const momentError = kind === "moment" && Number.isNaN(at.getTime()) ? "Enter a date and a time" : undefined;
+  const momentError = kind === "moment" && Number.isNaN(at.getTime()) ? msg`Enter a date and a time` : undefined;
   const save = async (key: string) => {
     if (sizeError || momentError) {
       return;
@@ -48,43 +49,43 @@ export function CloneDialog({ vdisk, from, onClose }: Props) {
         ...(labels.trim() ? { labels: parseLabels(labels) } : {}),
       },
     });
-    toast("ok", `${made.name} is made`);
+    toast("ok", msg`${made.name} is made`);
     reload("vdisks?", "vpools?", "status");
     onClose();
     navigate(`/vdisks/${encodeURIComponent(made.name)}`);
   };
   return (
     <FormDialog
-      title={`Clone ${vdisk.name}`}
-      verb="Clone"
+      title={msg`Clone ${vdisk.name}`}
+      verb={msg`Clone`}
       submit={submit}
       fields={["name", "size", "snapshot", "pointAt", "labels"]}
       save={save}
       onClose={onClose}
     >
       <TextField
-        label="Name"
+        label={msg`Name`}
         name="name"
         value={name}
         onValue={setName}
-        hint={`It is there at once, in vPool ${vdisk.vpool}: nothing is copied. To have it in another vPool, flatten and move it later.`}
+        hint={msg`It is there at once, in vPool ${vdisk.vpool}: nothing is copied. To have it in another vPool, flatten and move it later.`}
         error={submit.at("name")}
         input={{ autofocus: true }}
       />
       <SelectField
-        label="From"
+        label={msg`From`}
         name="from"
         value={kind}
         onValue={(value) => setKind(value as From)}
         options={[
-          { value: "now", text: "Now" },
-          ...(names.length > 0 ? [{ value: "snapshot", text: "A snapshot" }] : []),
-          { value: "moment", text: "A moment of its history" },
+          { value: "now", text: msg`Now` },
+          ...(names.length > 0 ? [{ value: "snapshot", text: msg`A snapshot` }] : []),
+          { value: "moment", text: msg`A moment of its history` },
         ]}
       />
       {kind === "snapshot" && (
         <SelectField
-          label="Snapshot"
+          label={msg`Snapshot`}
           name="snapshot"
           value={chosen}
           onValue={setSnapshot}
@@ -94,8 +95,8 @@ export function CloneDialog({ vdisk, from, onClose }: Props) {
       )}
       {kind === "moment" && (
         <Field
-          label="Moment"
-          hint="The newest moment at or before it counts."
+          label={msg`Moment`}
+          hint={msg`The newest moment at or before it counts.`}
           error={momentError ?? submit.at("pointAt")}
         >
           {(control) => (
@@ -114,8 +115,8 @@ export function CloneDialog({ vdisk, from, onClose }: Props) {
         </Field>
       )}
       <details class="more" open={grow} onToggle={(event) => setGrow(event.currentTarget.open)}>
-        <summary>Larger than its source ({bytes(vdisk.size)})</summary>
-        <SizeField label="Size" name="size" value={size} onValue={setSize} error={sizeError ?? submit.at("size")} />
+        <summary>{rich`Larger than its source (${bytes(vdisk.size)})`}</summary>
+        <SizeField label={msg`Size`} name="size" value={size} onValue={setSize} error={sizeError ?? submit.at("size")} />
       </details>
       <LabelsField value={labels} onValue={setLabels} error={submit.at("labels")} />
     </FormDialog>

@@ -23,6 +23,7 @@ import { Tag, type Tone } from "../parts/StateTag";
 import { Tabs } from "../parts/Tabs";
 import { RemoteTest } from "../parts/RemoteTest";
 import { TableTools } from "../parts/TableTools";
+import { msg, noun, rich } from "../text";
 
 /** One cloud: its volumes and their vDisks, the volume types that it should have, and how Cinder sees this node. */
 export function CloudPage({ name }: { name: string }) {
@@ -34,7 +35,7 @@ export function CloudPage({ name }: { name: string }) {
     }
   }, [c?.name]);
   return (
-    <Page title={name} crumbs={[{ to: "/openstack", text: "OpenStack" }]} state={c && <CloudTag cloud={c} />} actions={c && <Actions cloud={c} />}>
+    <Page title={name} crumbs={[{ to: "/openstack", text: msg`OpenStack` }]} state={c && <CloudTag cloud={c} />} actions={c && <Actions cloud={c} />}>
       <Load query={cloud} lines={8}>
         {(shown) => (
           <div class="stack-wide">
@@ -44,14 +45,14 @@ export function CloudPage({ name }: { name: string }) {
               </Notice>
             ))}
             <Tabs
-              label="Parts of the cloud"
+              label={msg`Parts of the cloud`}
               param="tab"
               tabs={[
-                { id: "volumes", title: "Volumes", content: <VolumesTab cloud={shown} /> },
-                { id: "types", title: "Volume types", content: <TypesTab cloud={shown} /> },
-                { id: "backends", title: "Backends", content: <BackendsTab cloud={shown} /> },
-                { id: "projects", title: "Projects", content: <ProjectsTab cloud={shown} /> },
-                { id: "access", title: "Access", content: <AccessTab cloud={shown} /> },
+                { id: "volumes", title: msg`Volumes`, content: <VolumesTab cloud={shown} /> },
+                { id: "types", title: msg`Volume types`, content: <TypesTab cloud={shown} /> },
+                { id: "backends", title: msg`Backends`, content: <BackendsTab cloud={shown} /> },
+                { id: "projects", title: msg`Projects`, content: <ProjectsTab cloud={shown} /> },
+                { id: "access", title: msg`Access`, content: <AccessTab cloud={shown} /> },
               ]}
             />
           </div>
@@ -62,7 +63,7 @@ export function CloudPage({ name }: { name: string }) {
 }
 
 export function CloudTag({ cloud: c }: { cloud: Cloud }) {
-  return c.warnings.length > 0 ? <Tag tone="warn" word={plural(c.warnings.length, "warning")} title={c.warnings.join(". ")} /> : <Tag tone="ok" word="Works" />;
+  return c.warnings.length > 0 ? <Tag tone="warn" word={plural(c.warnings.length, noun`warning`)} title={c.warnings.join(". ")} /> : <Tag tone="ok" word={msg`Works`} />;
 }
 
 function Actions({ cloud: c }: { cloud: Cloud }) {
@@ -71,16 +72,16 @@ function Actions({ cloud: c }: { cloud: Cloud }) {
   return (
     <>
       <Button kind="primary" needs="manage" onClick={() => setOpen("apply")}>
-        Apply types
+        {msg`Apply types`}
       </Button>
       <Button needs="manage" onClick={() => setOpen("test")}>
-        Test
+        {msg`Test`}
       </Button>
       <Button needs="manage" onClick={() => setOpen("change")}>
-        Change
+        {msg`Change`}
       </Button>
       <Button kind="danger" needs="manage" onClick={() => setOpen("forget")}>
-        Forget
+        {msg`Forget`}
       </Button>
       {open === "change" && <ChangeCloud cloud={c} onClose={close} />}
       {open === "test" && <TestDialog cloud={c} onClose={close} />}
@@ -109,18 +110,18 @@ function VolumesTab({ cloud }: { cloud: Cloud }) {
     <Load query={volumes}>
       {(list) =>
         list.items.length === 0 && !cursor ? (
-          <Empty title="No volumes yet" text="It has no volume on this node. A volume is a vDisk of the vPool that its type names." command="openstack volume create --type ovgate-VPOOL --size 10 NAME" />
+          <Empty title={msg`No volumes yet`} text={msg`It has no volume on this node. A volume is a vDisk of the vPool that its type names.`} command="openstack volume create --type ovgate-VPOOL --size 10 NAME" />
         ) : (
           <>
             <div class="toolbar">
               <TableTools
                 table="cloud.volumes"
-                noun="volume"
+                noun={noun`volume`}
                 columns={volumeColumns}
                 read={(cursor, limit) => call("GET /openstack/clouds/{cloud}/volumes", { path: { cloud: cloud.id }, query: { cursor, limit } })}
               />
             </div>
-            <DataTable label="Volumes" table="cloud.volumes" columns={volumeColumns} rows={list.items} rowKey={(v) => v.id} next={list.next} />
+            <DataTable label={msg`Volumes`} table="cloud.volumes" columns={volumeColumns} rows={list.items} rowKey={(v) => v.id} next={list.next} />
           </>
         )
       }
@@ -129,32 +130,32 @@ function VolumesTab({ cloud }: { cloud: Cloud }) {
 }
 
 const volumeColumns: Column<CloudVolume>[] = [
-  { key: "name", csv: (v) => v.name || v.id, title: "Volume", wrap: true, cell: (v) => v.name || v.id },
-  { key: "status", csv: (v) => v.status, title: "Status", cell: (v) => v.status },
-  { key: "project", csv: (v) => v.projectName || v.project, title: "Project", cell: (v) => v.projectName || v.project },
-  { key: "type", csv: (v) => v.type, title: "Type", cell: (v) => v.type },
+  { key: "name", csv: (v) => v.name || v.id, title: msg`Volume`, wrap: true, cell: (v) => v.name || v.id },
+  { key: "status", csv: (v) => v.status, title: msg`Status`, cell: (v) => v.status },
+  { key: "project", csv: (v) => v.projectName || v.project, title: msg`Project`, cell: (v) => v.projectName || v.project },
+  { key: "type", csv: (v) => v.type, title: msg`Type`, cell: (v) => v.type },
   {
     key: "vdisk",
     csv: (v) => v.vdiskName,
-    title: "vDisk",
-    cell: (v) => (v.vdisk ? <Link to={`/vdisks/${encodeURIComponent(v.vdiskName)}`}>{v.vdiskName}</Link> : <Tag tone="bad" word="None" title={`It should be ${v.vdiskName}`} />),
+    title: msg`vDisk`,
+    cell: (v) => (v.vdisk ? <Link to={`/vdisks/${encodeURIComponent(v.vdiskName)}`}>{v.vdiskName}</Link> : <Tag tone="bad" word={msg`None`} title={msg`It should be ${v.vdiskName}`} />),
   },
-  { key: "attached", csv: (v) => v.attached.join("; "), title: "Attached to", wrap: true, cell: (v) => v.attached.join(", ") || "–" },
-  { key: "size", csv: { title: "Size (bytes)", value: (v) => v.size }, title: "Size", right: true, cell: (v) => bytes(v.size) },
-  { key: "stored", csv: { title: "Stored (bytes)", value: (v) => v.stored }, title: "Stored", right: true, cell: (v) => bytes(v.stored) },
+  { key: "attached", csv: (v) => v.attached.join("; "), title: msg`Attached to`, wrap: true, cell: (v) => v.attached.join(", ") || "–" },
+  { key: "size", csv: { title: msg`Size (bytes)`, value: (v) => v.size }, title: msg`Size`, right: true, cell: (v) => bytes(v.size) },
+  { key: "stored", csv: { title: msg`Stored (bytes)`, value: (v) => v.stored }, title: msg`Stored`, right: true, cell: (v) => bytes(v.stored) },
 ];
 
 
 /** Limits of a volume type, in words. */
 function limitsText(l: VolumeLimits): string {
   const all = [
-    l.iops && `${count(l.iops)} IOPS`,
-    l.iopsPerGib && `${count(l.iopsPerGib)} IOPS per GiB`,
+    l.iops && msg`${count(l.iops)} IOPS`,
+    l.iopsPerGib && msg`${count(l.iopsPerGib)} IOPS per GiB`,
     l.bytesPerSecond && rate(l.bytesPerSecond),
-    l.bytesPerSecondPerGib && `${rate(l.bytesPerSecondPerGib)} per GiB`,
-    l.burstMs && `burst ${l.burstMs / 1000} s`,
+    l.bytesPerSecondPerGib && msg`${rate(l.bytesPerSecondPerGib)} per GiB`,
+    l.burstMs && msg`burst ${l.burstMs / 1000} s`,
   ].filter(Boolean);
-  return all.join(", ") || "none";
+  return all.join(", ") || msg`none`;
 }
 
 /** The volume types that are declared, which Apply types makes. */
@@ -162,23 +163,23 @@ function TypesTab({ cloud }: { cloud: Cloud }) {
   const [add, setAdd] = useState(false);
   const button = (
     <Button small needs="manage" onClick={() => setAdd(true)}>
-      Declare volume type
+      {msg`Declare volume type`}
     </Button>
   );
   return (
     <>
       {cloud.types.length === 0 ? (
-        <Empty title="None declared" text="Then Apply types gives the cloud one per pool, ovgate-VPOOL. Declare types to have other names, and limits." command="ovgate openstack type set CLOUD TYPE --vpool VPOOL --iops 20000">
+        <Empty title={msg`None declared`} text={msg`Then Apply types gives the cloud one per pool, ovgate-VPOOL. Declare types to have other names, and limits.`} command="ovgate openstack type set CLOUD TYPE --vpool VPOOL --iops 20000">
           {button}
         </Empty>
       ) : (
         <>
           <div class="row">
             {button}
-            <span class="muted">Nothing changes at the cloud before Apply types{cloud.appliedAt ? ", the last time " : "."}</span>
+            <span class="muted">{rich`Nothing changes at the cloud before Apply types${cloud.appliedAt ? msg`, the last time ` : "."}`}</span>
             {cloud.appliedAt && <Age at={cloud.appliedAt} />}
           </div>
-          <DataTable label="Volume types" columns={typeColumns(cloud)} rows={cloud.types} rowKey={(t) => t.name} />
+          <DataTable label={msg`Volume types`} columns={typeColumns(cloud)} rows={cloud.types} rowKey={(t) => t.name} />
         </>
       )}
       {add && <TypeDialog cloud={cloud} onClose={() => setAdd(false)} />}
@@ -187,12 +188,12 @@ function TypesTab({ cloud }: { cloud: Cloud }) {
 }
 
 const typeColumns = (cloud: Cloud): Column<VolumeType>[] => [
-  { key: "name", title: "Type", wrap: true, cell: (t) => t.name },
-  { key: "vpool", title: "vPool", cell: (t) => <Link to={`/vpools/${encodeURIComponent(t.vpool)}`}>{t.vpool}</Link> },
-  { key: "backend", title: "Backend", wrap: true, cell: (t) => t.backend || <span class="muted">the only one</span> },
-  { key: "limits", title: "Limits", wrap: true, cell: (t) => limitsText(t.limits) },
-  { key: "multiattach", title: "Several hosts", cell: (t) => (t.multiattach ? "yes" : "no") },
-  { key: "actions", title: "Actions", right: true, cell: (t) => <TypeActions cloud={cloud} type={t} /> },
+  { key: "name", title: msg`Type`, wrap: true, cell: (t) => t.name },
+  { key: "vpool", title: msg`vPool`, cell: (t) => <Link to={`/vpools/${encodeURIComponent(t.vpool)}`}>{t.vpool}</Link> },
+  { key: "backend", title: msg`Backend`, wrap: true, cell: (t) => t.backend || <span class="muted">{msg`the only one`}</span> },
+  { key: "limits", title: msg`Limits`, wrap: true, cell: (t) => limitsText(t.limits) },
+  { key: "multiattach", title: msg`Several hosts`, cell: (t) => (t.multiattach ? "yes" : "no") },
+  { key: "actions", title: msg`Actions`, right: true, cell: (t) => <TypeActions cloud={cloud} type={t} /> },
 ];
 
 function TypeActions({ cloud, type: t }: { cloud: Cloud; type: VolumeType }) {
@@ -200,23 +201,23 @@ function TypeActions({ cloud, type: t }: { cloud: Cloud; type: VolumeType }) {
   const close = () => setOpen(undefined);
   return (
     <>
-      <Button small needs="manage" label={`Change type ${t.name}`} onClick={() => setOpen("change")}>
-        Change
+      <Button small needs="manage" label={msg`Change type ${t.name}`} onClick={() => setOpen("change")}>
+        {msg`Change`}
       </Button>{" "}
-      <Button small kind="danger" needs="manage" label={`Take back type ${t.name}`} onClick={() => setOpen("take")}>
-        Take back
+      <Button small kind="danger" needs="manage" label={msg`Take back type ${t.name}`} onClick={() => setOpen("take")}>
+        {msg`Take back`}
       </Button>
       {open === "change" && <TypeDialog cloud={cloud} type={t} onClose={close} />}
       {open === "take" && (
         <Confirm
-          title={`Take volume type ${t.name} back`}
-          verb="Take it back"
+          title={msg`Take volume type ${t.name} back`}
+          verb={msg`Take it back`}
           danger
-          consequences={["It is not declared any more.", "At the cloud it stays until types are applied with the deletion of those that are not declared. Volumes keep it."]}
+          consequences={[msg`It is not declared any more.`, msg`At the cloud it stays until types are applied with the deletion of those that are not declared. Volumes keep it.`]}
           onClose={close}
           act={async () => {
             await call("DELETE /openstack/clouds/{cloud}/types/{volumeType}", { path: { cloud: cloud.id, volumeType: t.name } });
-            toast("ok", `${t.name} is not declared any more`);
+            toast("ok", msg`${t.name} is not declared any more`);
             reload("clouds?", "cloud:");
           }}
         />
@@ -242,7 +243,7 @@ function TypeDialog({ cloud, type, onClose }: { cloud: Cloud; type?: VolumeType;
   const [ratePerGib, setRatePerGib] = useState(l?.bytesPerSecondPerGib ? String(l.bytesPerSecondPerGib / MiB) : "");
   const [tried, setTried] = useState(false);
   const pools = vpools.data?.items.map((p) => p.name) ?? [];
-  const problem = (text: string) => (Number.isNaN(amount(text)) ? "Enter a number, or leave it empty" : undefined);
+  const problem = (text: string) => (Number.isNaN(amount(text)) ? msg`Enter a number, or leave it empty` : undefined);
   const save = async () => {
     setTried(true);
     const flat = limitsOf(limits);
@@ -258,54 +259,54 @@ function TypeDialog({ cloud, type, onClose }: { cloud: Cloud; type?: VolumeType;
         limits: { ...flat, iopsPerGib: Math.round(amount(iopsPerGib)), bytesPerSecondPerGib: Math.round(amount(ratePerGib) * MiB) },
       },
     });
-    toast("ok", `${name.trim()} is declared: apply types to have it at the cloud`);
+    toast("ok", msg`${name.trim()} is declared: apply types to have it at the cloud`);
     reload("clouds?", "cloud:");
     onClose();
   };
   return (
-    <FormDialog title={type ? `Change volume type ${type.name}` : "Declare volume type"} verb={type ? "Save" : "Declare"} needs="manage" submit={submit} fields={typeErrors} save={save} onClose={onClose}>
+    <FormDialog title={type ? msg`Change volume type ${type.name}` : msg`Declare volume type`} verb={type ? msg`Save` : msg`Declare`} needs="manage" submit={submit} fields={typeErrors} save={save} onClose={onClose}>
       {!type && (
         <TextField
-          label="Name"
+          label={msg`Name`}
           name="name"
           value={name}
           onValue={setName}
-          hint="As users of the cloud choose it."
-          error={(tried && !name.trim() ? "Enter a name" : undefined) ?? submit.at("name") ?? submit.at("volumeType")}
+          hint={msg`As users of the cloud choose it.`}
+          error={(tried && !name.trim() ? msg`Enter a name` : undefined) ?? submit.at("name") ?? submit.at("volumeType")}
           input={{ autofocus: true }}
         />
       )}
       <Load query={vpools} lines={1}>
         {() => (
           <SelectField
-            label="vPool"
+            label={msg`vPool`}
             name="vpool"
             value={vpool}
             onValue={setVPool}
-            options={[{ value: "", text: "Choose a vPool" }, ...pools.map((p) => ({ value: p, text: p })), ...(vpool && !pools.includes(vpool) ? [{ value: vpool, text: vpool }] : [])]}
-            error={(tried && !vpool ? "Choose a vPool" : undefined) ?? submit.at("vpool")}
+            options={[{ value: "", text: msg`Choose a vPool` }, ...pools.map((p) => ({ value: p, text: p })), ...(vpool && !pools.includes(vpool) ? [{ value: vpool, text: vpool }] : [])]}
+            error={(tried && !vpool ? msg`Choose a vPool` : undefined) ?? submit.at("vpool")}
           />
         )}
       </Load>
-      <TextField label="Backend" name="backend" value={backend} onValue={setBackend} hint="volume_backend_name, where several backends have this vPool. Empty: the only one." error={submit.at("backend")} />
+      <TextField label={msg`Backend`} name="backend" value={backend} onValue={setBackend} hint={msg`volume_backend_name, where several backends have this vPool. Empty: the only one.`} error={submit.at("backend")} />
       <CheckField name="multiattach" checked={multiattach} onValue={setMultiattach}>
-        Its volumes may be attached to several hosts at once
+        {msg`Its volumes may be attached to several hosts at once`}
       </CheckField>
       <details class="more" open={Boolean(l && limitsText(l) !== "none")}>
-        <summary>Limits of each volume</summary>
+        <summary>{msg`Limits of each volume`}</summary>
         <div class="stack-wide">
           <LimitFields value={limits} onValue={setLimits} at={submit.at} />
           <TextField
-            label="Commands per second for each GiB"
+            label={msg`Commands per second for each GiB`}
             name="iopsPerGib"
             value={iopsPerGib}
             onValue={setIopsPerGib}
-            hint="Of a limit and one per GiB the lower counts."
+            hint={msg`Of a limit and one per GiB the lower counts.`}
             error={problem(iopsPerGib) ?? submit.at("iopsPerGib")}
             input={{ inputMode: "decimal" }}
           />
           <TextField
-            label="MiB per second for each GiB"
+            label={msg`MiB per second for each GiB`}
             name="ratePerGib"
             value={ratePerGib}
             onValue={setRatePerGib}
@@ -327,9 +328,9 @@ function BackendsTab({ cloud }: { cloud: Cloud }) {
     <Load query={backends}>
       {(list) =>
         list.items.length === 0 ? (
-          <Empty title="No backend is this node" text="Cinder of this cloud does not use it yet, or has not started with it." command="ovgate openstack driver config">
+          <Empty title={msg`No backend is this node`} text={msg`Cinder of this cloud does not use it yet, or has not started with it.`} command="ovgate openstack driver config">
             <Button needs="write" onClick={() => navigate("/openstack/driver")}>
-              Attach to Cinder
+              {msg`Attach to Cinder`}
             </Button>
           </Empty>
         ) : (
@@ -352,23 +353,23 @@ function Backend({ backend: b }: { backend: CloudBackend }) {
         {b.reason && <Notice tone="warn">{b.reason}</Notice>}
         <Facts
           rows={[
-            ["Backend name", b.name || <span class="muted">told while it is up</span>],
-            ["Driver", b.version || "–"],
-            ["Cinder heard of it", <Age key="seen" at={b.seenAt} />],
+            [msg`Backend name`, b.name || <span class="muted">{msg`told while it is up`}</span>],
+            [msg`Driver`, b.version || "–"],
+            [msg`Cinder heard of it`, <Age key="seen" at={b.seenAt} />],
           ]}
         />
-        {b.pools.length > 0 && <DataTable label={`Pools of ${b.host}`} columns={poolColumns} rows={b.pools} rowKey={(p) => p.vpool} />}
+        {b.pools.length > 0 && <DataTable label={msg`Pools of ${b.host}`} columns={poolColumns} rows={b.pools} rowKey={(p) => p.vpool} />}
       </div>
     </section>
   );
 }
 
 const poolColumns: Column<CloudPool>[] = [
-  { key: "vpool", title: "Pool", cell: (p) => (p.known ? <Link to={`/vpools/${encodeURIComponent(p.vpool)}`}>{p.vpool}</Link> : <Tag tone="bad" word={p.vpool} title="This node has no such vPool" />) },
-  { key: "volumes", title: "vDisks", right: true, cell: (p) => count(p.volumes) },
-  { key: "allocated", title: "Allocated", right: true, cell: (p) => bytes(p.allocated) },
-  { key: "free", title: "Free", right: true, cell: (p) => bytes(p.free) },
-  { key: "total", title: "Total", right: true, cell: (p) => bytes(p.total) },
+  { key: "vpool", title: msg`Pool`, cell: (p) => (p.known ? <Link to={`/vpools/${encodeURIComponent(p.vpool)}`}>{p.vpool}</Link> : <Tag tone="bad" word={p.vpool} title={msg`This node has no such vPool`} />) },
+  { key: "volumes", title: msg`vDisks`, right: true, cell: (p) => count(p.volumes) },
+  { key: "allocated", title: msg`Allocated`, right: true, cell: (p) => bytes(p.allocated) },
+  { key: "free", title: msg`Free`, right: true, cell: (p) => bytes(p.free) },
+  { key: "total", title: msg`Total`, right: true, cell: (p) => bytes(p.total) },
 ];
 
 /** What each project of the cloud has on this node. */
@@ -378,9 +379,9 @@ function ProjectsTab({ cloud }: { cloud: Cloud }) {
     <Load query={usage}>
       {(list) =>
         list.items.length === 0 ? (
-          <Empty title="No project has volumes here" text="What each has on this node is summed up here." command="ovgate openstack volume usage CLOUD" />
+          <Empty title={msg`No project has volumes here`} text={msg`What each has on this node is summed up here.`} command="ovgate openstack volume usage CLOUD" />
         ) : (
-          <DataTable label="Projects" columns={usageColumns} rows={list.items} rowKey={(u) => u.project} />
+          <DataTable label={msg`Projects`} columns={usageColumns} rows={list.items} rowKey={(u) => u.project} />
         )
       }
     </Load>
@@ -388,10 +389,10 @@ function ProjectsTab({ cloud }: { cloud: Cloud }) {
 }
 
 const usageColumns: Column<CloudUsage>[] = [
-  { key: "name", title: "Project", wrap: true, cell: (u) => u.name || u.project },
-  { key: "volumes", title: "Volumes", right: true, cell: (u) => count(u.volumes) },
-  { key: "size", title: "Size", right: true, cell: (u) => bytes(u.size) },
-  { key: "stored", title: "Stored", right: true, cell: (u) => bytes(u.stored) },
+  { key: "name", title: msg`Project`, wrap: true, cell: (u) => u.name || u.project },
+  { key: "volumes", title: msg`Volumes`, right: true, cell: (u) => count(u.volumes) },
+  { key: "size", title: msg`Size`, right: true, cell: (u) => bytes(u.size) },
+  { key: "stored", title: msg`Stored`, right: true, cell: (u) => bytes(u.stored) },
 ];
 
 /** How ovgate signs in to the cloud. */
@@ -400,13 +401,13 @@ function AccessTab({ cloud: c }: { cloud: Cloud }) {
   return (
     <Facts
       rows={[
-        ["Keystone", <span key="url" class="mono">{o.url}</span>],
-        [o.applicationCredential ? "Application credential" : "User", o.user],
-        ["Project", o.project || "–"],
-        ["Region", o.region || "the first of the catalog"],
-        ["Cinder's microversion", c.version],
-        ["Tested", <Age key="tested" at={c.testedAt} />],
-        ["Id", <code key="id">{c.id}</code>],
+        [msg`Keystone`, <span key="url" class="mono">{o.url}</span>],
+        [o.applicationCredential ? msg`Application credential` : msg`User`, o.user],
+        [msg`Project`, o.project || "–"],
+        [msg`Region`, o.region || msg`the first of the catalog`],
+        [msg`Cinder's microversion`, c.version],
+        [msg`Tested`, <Age key="tested" at={c.testedAt} />],
+        [msg`Id`, <code key="id">{c.id}</code>],
       ]}
     />
   );
@@ -418,7 +419,7 @@ function TestDialog({ cloud, onClose }: { cloud: Cloud; onClose: () => void }) {
     reload("clouds?", "cloud:");
     return steps;
   };
-  const facts: [string, string][] = [["User", cloud.options.user], ["Project", cloud.options.project], ["Cinder's microversion", cloud.version]];
+  const facts: [string, string][] = [[msg`User`, cloud.options.user], [msg`Project`, cloud.options.project], [msg`Cinder's microversion`, cloud.version]];
   return <RemoteTest name={cloud.name} facts={facts} warnings={cloud.warnings} test={test} onClose={onClose} />;
 }
 
@@ -433,14 +434,14 @@ function ApplyDialog({ cloud, onClose }: { cloud: Cloud; onClose: () => void }) 
       setPlan(done.actions);
       return;
     }
-    toast("ok", `${plural(done.changes, "change")} made at ${cloud.name}`);
+    toast("ok", msg`${plural(done.changes, noun`change`)} made at ${cloud.name}`);
     reload("clouds?", "cloud:");
     onClose();
   };
   return (
-    <Dialog title={`Apply types of ${cloud.name}`} onClose={onClose}>
+    <Dialog title={msg`Apply types of ${cloud.name}`} onClose={onClose}>
       <div class="stack-wide">
-        <p>Makes the volume types, with their QoS specs, what is declared here. What somebody else made is not changed.</p>
+        <p>{msg`Makes the volume types, with their QoS specs, what is declared here. What somebody else made is not changed.`}</p>
         <CheckField
           name="prune"
           checked={prune}
@@ -449,12 +450,12 @@ function ApplyDialog({ cloud, onClose }: { cloud: Cloud; onClose: () => void }) 
             setPlan(undefined); // it was of the other choice
           }}
         >
-          Delete types that ovgate made and that are not declared any more
+          {msg`Delete types that ovgate made and that are not declared any more`}
         </CheckField>
         {plan && (
           <div role="status">
             {plan.length === 0 ? (
-              <p>Nothing is to be done: the cloud has no pool of this node.</p>
+              <p>{msg`Nothing is to be done: the cloud has no pool of this node.`}</p>
             ) : (
               <ul class="stack">
                 {plan.map((a) => (
@@ -470,9 +471,9 @@ function ApplyDialog({ cloud, onClose }: { cloud: Cloud; onClose: () => void }) 
         {submit.error && <ErrorPanel error={submit.error} />}
       </div>
       <div class="dialog-foot">
-        <Button onClick={onClose}>Cancel</Button>
+        <Button onClick={onClose}>{msg`Cancel`}</Button>
         <Button kind="primary" needs="manage" busy={submit.busy} onClick={() => void submit.run(() => apply(plan === undefined))}>
-          {plan ? "Apply this" : "Show what would change"}
+          {plan ? msg`Apply this` : msg`Show what would change`}
         </Button>
       </div>
     </Dialog>
@@ -492,27 +493,27 @@ function ChangeCloud({ cloud, onClose }: { cloud: Cloud; onClose: () => void }) 
   const save = async () => {
     const options = { url: url.trim(), user: user.trim(), project: project.trim(), region: region.trim() };
     const changed = await call("PATCH /openstack/clouds/{cloud}", { path: { cloud: cloud.id }, body: { name: name.trim(), options, ...(secret ? { secret } : {}) } });
-    toast("ok", `${changed.cloud.name} is changed, and works`);
+    toast("ok", msg`${changed.cloud.name} is changed, and works`);
     reload("clouds?", "cloud:", "orphans?");
     onClose();
     navigate(`/openstack/${encodeURIComponent(changed.cloud.name)}`, { replace: true });
   };
   return (
     <FormDialog
-      title={`Change ${cloud.name}`}
-      verb="Test and save"
+      title={msg`Change ${cloud.name}`}
+      verb={msg`Test and save`}
       needs="manage"
       submit={submit}
       fields={["name", "url", "user", "project", "region", "secret"]}
       save={save}
       onClose={onClose}
     >
-      <TextField label="Name" name="name" value={name} onValue={setName} error={submit.at("name")} />
-      <TextField label="Keystone" name="url" value={url} onValue={setUrl} error={submit.at("url")} />
-      <TextField label="User" name="user" value={user} onValue={setUser} error={submit.at("user")} />
-      <TextField label="Project" name="project" value={project} onValue={setProject} error={submit.at("project")} />
-      <TextField label="Region" name="region" value={region} onValue={setRegion} hint="Of the catalog. Empty: its first." error={submit.at("region")} />
-      <TextField label="Password" name="secret" value={secret} onValue={setSecret} hint="Empty: the one that is kept." error={submit.at("secret")} input={{ type: "password" }} />
+      <TextField label={msg`Name`} name="name" value={name} onValue={setName} error={submit.at("name")} />
+      <TextField label={msg`Keystone`} name="url" value={url} onValue={setUrl} error={submit.at("url")} />
+      <TextField label={msg`User`} name="user" value={user} onValue={setUser} error={submit.at("user")} />
+      <TextField label={msg`Project`} name="project" value={project} onValue={setProject} error={submit.at("project")} />
+      <TextField label={msg`Region`} name="region" value={region} onValue={setRegion} hint={msg`Of the catalog. Empty: its first.`} error={submit.at("region")} />
+      <TextField label={msg`Password`} name="secret" value={secret} onValue={setSecret} hint={msg`Empty: the one that is kept.`} error={submit.at("secret")} input={{ type: "password" }} />
     </FormDialog>
   );
 }

@@ -9,6 +9,7 @@ import { SelectField, TextField } from "../parts/Field";
 import { FormDialog } from "../parts/FormDialog";
 import { Load } from "../parts/Load";
 import { SizeField, sizeBytes, type SizeInput } from "../parts/SizeField";
+import { msg } from "../text";
 
 /** Makes a datastore: first the plan is shown, then the same is asked for in earnest. */
 export function CreateDatastore({ centers, onClose }: { centers: Center[]; onClose: () => void }) {
@@ -20,7 +21,7 @@ export function CreateDatastore({ centers, onClose }: { centers: Center[]; onClo
   const [plan, setPlan] = useState<HostAction[] | undefined>(undefined);
   const vpools = useVPoolChoices();
   const pools = vpools.data?.items.map((p) => p.name) ?? [];
-  const problem = Number.isNaN(sizeBytes(size)) ? "Enter a size, such as 2" : undefined;
+  const problem = Number.isNaN(sizeBytes(size)) ? msg`Enter a size, such as 2` : undefined;
   // A plan is of the values that were asked about.
   const changed = <T,>(set: (value: T) => void) => (value: T) => {
     setPlan(undefined);
@@ -42,23 +43,23 @@ export function CreateDatastore({ centers, onClose }: { centers: Center[]; onClo
       setPlan(made.actions);
       return;
     }
-    toast("ok", `${made.datastore.name} is being made`);
+    toast("ok", msg`${made.datastore.name} is being made`);
     reload("datastores?", "centers?");
     onClose();
   };
   return (
     <FormDialog
-      title="Create datastore"
-      verb={plan ? "Create it" : "Show the plan"}
+      title={msg`Create datastore`}
+      verb={plan ? msg`Create it` : msg`Show the plan`}
       submit={submit}
       fields={["name", "center", "cluster", "vpool", "size"]}
       save={save}
       onClose={onClose}
     >
-      <TextField label="Name" name="name" value={name} onValue={changed(setName)} error={submit.at("name")} input={{ autofocus: true }} />
+      <TextField label={msg`Name`} name="name" value={name} onValue={changed(setName)} error={submit.at("name")} input={{ autofocus: true }} />
       <PlaceFields centers={centers} place={place} onPlace={changed(setPlace)} submit={submit} />
-      <SelectField label="vPool" name="vpool" value={vpool || (pools[0] ?? "")} onValue={changed(setVPool)} options={pools.map((p) => ({ value: p, text: p }))} error={submit.at("vpool")} />
-      <SizeField label="Size" name="size" value={size} onValue={changed(setSize)} hint="2 GiB to 64 TiB. It can grow later." error={problem ?? submit.at("size")} />
+      <SelectField label={msg`vPool`} name="vpool" value={vpool || (pools[0] ?? "")} onValue={changed(setVPool)} options={pools.map((p) => ({ value: p, text: p }))} error={submit.at("vpool")} />
+      <SizeField label={msg`Size`} name="size" value={size} onValue={changed(setSize)} hint={msg`2 GiB to 64 TiB. It can grow later.`} error={problem ?? submit.at("size")} />
       {plan && <Plan actions={plan} />}
     </FormDialog>
   );
@@ -73,18 +74,17 @@ export function ImportDatastore({ centers, onClose }: { centers: Center[]; onClo
   const save = async (key: string) => {
     const body = { name: name.trim(), cluster: place.cluster, vdisk: vdisk.trim() };
     const made = await call("POST /vsphere/centers/{center}/import", { path: { center: place.center }, key, body });
-    toast("ok", `${made.name} is being imported`);
+    toast("ok", msg`${made.name} is being imported`);
     reload("datastores?", "centers?");
     onClose();
   };
   return (
-    <FormDialog title="Import datastore" verb="Import" needs="manage" submit={submit} fields={["name", "center", "cluster", "vdisk"]} save={save} onClose={onClose}>
+    <FormDialog title={msg`Import datastore`} verb={msg`Import`} needs="manage" submit={submit} fields={["name", "center", "cluster", "vdisk"]} save={save} onClose={onClose}>
       <p>
-        To go back to a snapshot of a datastore: clone its vDisk from that snapshot, and import the clone. It becomes a datastore beside the original, which is not
-        touched.
+        {msg`To go back to a snapshot of a datastore: clone its vDisk from that snapshot, and import the clone. It becomes a datastore beside the original, which is not touched.`}
       </p>
-      <TextField label="vDisk" name="vdisk" value={vdisk} onValue={setVDisk} hint="The clone, which is not published." error={submit.at("vdisk")} input={{ autofocus: true }} />
-      <TextField label="Name" name="name" value={name} onValue={setName} hint="Of the new datastore." error={submit.at("name")} />
+      <TextField label={msg`vDisk`} name="vdisk" value={vdisk} onValue={setVDisk} hint={msg`The clone, which is not published.`} error={submit.at("vdisk")} input={{ autofocus: true }} />
+      <TextField label={msg`Name`} name="name" value={name} onValue={setName} hint={msg`Of the new datastore.`} error={submit.at("name")} />
       <PlaceFields centers={centers} place={place} onPlace={setPlace} submit={submit} />
     </FormDialog>
   );
@@ -108,7 +108,7 @@ function PlaceFields({ centers, place, onPlace, submit }: PlaceProps) {
   return (
     <>
       <SelectField
-        label="vCenter"
+        label={msg`vCenter`}
         name="center"
         value={place.center}
         onValue={(center) => onPlace({ center, cluster: "" })}
@@ -118,12 +118,12 @@ function PlaceFields({ centers, place, onPlace, submit }: PlaceProps) {
       <Load query={hosts} lines={1}>
         {() => (
           <SelectField
-            label="Cluster"
+            label={msg`Cluster`}
             name="cluster"
             value={place.cluster}
             onValue={(cluster) => onPlace({ ...place, cluster })}
             options={clusters.map(([id, text]) => ({ value: id, text }))}
-            hint="Every host of it gets the datastore."
+            hint={msg`Every host of it gets the datastore.`}
             error={submit.at("cluster")}
           />
         )}
@@ -135,15 +135,15 @@ function PlaceFields({ centers, place, onPlace, submit }: PlaceProps) {
 /** What is to be done where, in order. */
 export function Plan({ actions }: { actions: HostAction[] }) {
   if (actions.length === 0) {
-    return <p role="status">Nothing is to be done: everything is as it should be.</p>;
+    return <p role="status">{msg`Nothing is to be done: everything is as it should be.`}</p>;
   }
   return (
     <div role="status" class="stack">
-      <b>This is to be done</b>
+      <b>{msg`This is to be done`}</b>
       <ol class="stack">
         {actions.map((a, i) => (
           <li key={i}>
-            <b>{a.host || "this node"}</b>: {a.action}
+            <b>{a.host || msg`this node`}</b>: {a.action}
             {a.detail && `, ${a.detail}`}
           </li>
         ))}

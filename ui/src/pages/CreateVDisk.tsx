@@ -16,6 +16,7 @@ import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
 import { FormError, Notice } from "../parts/Notice";
 import { SizeField, sizeBytes, type SizeInput } from "../parts/SizeField";
+import { msg, rich } from "../text";
 
 /** What came of it: a vDisk, perhaps how to reach it, or why publishing did not work. */
 type Made = { vdisk: VDisk; connection?: Connection };
@@ -29,16 +30,16 @@ export function CreateVDisk({ onClose }: { onClose: () => void }) {
     return <Result made={made} publishing={publishing} onClose={onClose} />;
   }
   return (
-    <Dialog title="Create vDisk" onClose={onClose}>
+    <Dialog title={msg`Create vDisk`} onClose={onClose}>
       <Load query={vpools}>
         {(list) =>
           list.items.length === 0 ? (
             <Notice tone="info">
-              <b>There is no vPool yet</b>
-              <span>A vPool says where a vDisk's data is kept. Create one first.</span>
+              <b>{msg`There is no vPool yet`}</b>
+              <span>{msg`A vPool says where a vDisk's data is kept. Create one first.`}</span>
               <span class="row">
                 <Link class="btn primary" to="/vpools/new">
-                  Create vPool
+                  {msg`Create vPool`}
                 </Link>
               </span>
             </Notice>
@@ -93,12 +94,12 @@ function Form({ vpools, publishing, onMade, onClose }: FormProps) {
   return (
     <form
       class="stack-wide"
-      aria-label="Create vDisk"
+      aria-label={msg`Create vDisk`}
       noValidate
       onSubmit={(event) => {
         event.preventDefault();
         const valid = sizeBytes(size) > 0;
-        setSizeError(valid ? undefined : "Enter a size above 0, such as 100");
+        setSizeError(valid ? undefined : msg`Enter a size above 0, such as 100`);
         if (valid) {
           void submit.run(create);
         }
@@ -106,7 +107,7 @@ function Form({ vpools, publishing, onMade, onClose }: FormProps) {
     >
       <NameField value={name} onValue={setName} error={submit.at("name")} />
       <SelectField
-        label="vPool"
+        label={msg`vPool`}
         name="vpool"
         value={vpool}
         onValue={setVPool}
@@ -114,28 +115,28 @@ function Form({ vpools, publishing, onMade, onClose }: FormProps) {
         error={submit.at("vpool")}
       />
       <SizeField
-        label="Size"
+        label={msg`Size`}
         name="size"
         value={size}
         onValue={setSize}
-        hint="Space is taken as data is written. It can grow later, not shrink."
+        hint={msg`Space is taken as data is written. It can grow later, not shrink.`}
         error={sizeError ?? submit.at("size")}
       />
       <CheckField name="publish" checked={publish} onValue={setPublish}>
-        Publish over iSCSI now
+        {msg`Publish over iSCSI now`}
       </CheckField>
       {publish && <AccessField value={access} onValue={setAccess} />}
       <details class="more">
-        <summary>More</summary>
+        <summary>{msg`More`}</summary>
         <div class="stack">
           <SelectField
-            label="Cluster size"
+            label={msg`Cluster size`}
             name="clusterSize"
             value={cluster}
             onValue={setCluster}
-            hint="The unit of mapping. Larger needs less memory, smaller suits databases."
+            hint={msg`The unit of mapping. Larger needs less memory, smaller suits databases.`}
             options={[
-              { value: "", text: "As the vPool has it" },
+              { value: "", text: msg`As the vPool has it` },
               ...clusterSizes.map((n) => ({ value: String(n), text: bytes(n) })),
             ]}
             error={submit.at("clusterSize")}
@@ -145,9 +146,9 @@ function Form({ vpools, publishing, onMade, onClose }: FormProps) {
       </details>
       <FormError submit={submit} fields={["name", "vpool", "size", "clusterSize", "labels"]} />
       <div class="dialog-foot">
-        <Button onClick={onClose}>Cancel</Button>
+        <Button onClick={onClose}>{msg`Cancel`}</Button>
         <Button type="submit" kind="primary" needs="write" busy={submit.busy}>
-          {submit.busy ? "Creating…" : "Create"}
+          {submit.busy ? msg`Creating…` : msg`Create`}
         </Button>
       </div>
     </form>
@@ -158,22 +159,21 @@ function Result({ made, publishing, onClose }: { made: Made; publishing: Submit;
   const { vdisk, connection } = made;
   const page = `/vdisks/${encodeURIComponent(vdisk.name)}`;
   return (
-    <Dialog title={`${vdisk.name} is ready`} onClose={onClose}>
+    <Dialog title={msg`${vdisk.name} is ready`} onClose={onClose}>
       <p>
-        A vDisk of {bytes(vdisk.size)} on vPool {vdisk.vpool}
-        {connection ? ", published over iSCSI." : ". It is not published yet."}
+        {rich`A vDisk of ${bytes(vdisk.size)} on vPool ${vdisk.vpool}${connection ? msg`, published over iSCSI.` : msg`. It is not published yet.`}`}
       </p>
       {publishing.error && (
         <>
-          <p>Publishing did not work; the vDisk is kept, publish it again from its page.</p>
+          <p>{msg`Publishing did not work; the vDisk is kept, publish it again from its page.`}</p>
           <FormError submit={publishing} fields={[]} />
         </>
       )}
       {connection && <ConnectPanel connection={connection} />}
       <div class="dialog-foot">
-        <Button onClick={() => navigate(page)}>Open {vdisk.name}</Button>
+        <Button onClick={() => navigate(page)}>{rich`Open ${vdisk.name}`}</Button>
         <Button kind="primary" onClick={onClose}>
-          Done
+          {msg`Done`}
         </Button>
       </div>
     </Dialog>

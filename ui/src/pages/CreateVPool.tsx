@@ -16,6 +16,7 @@ import {
   settingsForm,
   VPoolSettingsFields,
 } from "../parts/VPoolSettingsFields";
+import { msg } from "../text";
 
 /** Creates a vPool on the node's object store, on a directory of the node, or on a registered store. */
 export function CreateVPool({ onClose }: { onClose: () => void }) {
@@ -34,15 +35,15 @@ export function CreateVPool({ onClose }: { onClose: () => void }) {
         settings: changedSettings(settings, defaults),
       },
     });
-    toast("ok", `vPool ${vpool.name} is ready`);
+    toast("ok", msg`vPool ${vpool.name} is ready`);
     reload("vpools?", "status");
     navigate(`/vpools/${encodeURIComponent(vpool.name)}`);
   };
   return (
-    <Dialog title="Create vPool" onClose={onClose}>
+    <Dialog title={msg`Create vPool`} onClose={onClose}>
       <form
         class="stack-wide"
-        aria-label="Create vPool"
+        aria-label={msg`Create vPool`}
         noValidate
         onSubmit={(event) => {
           event.preventDefault();
@@ -52,25 +53,25 @@ export function CreateVPool({ onClose }: { onClose: () => void }) {
         <NameField value={name} onValue={setName} error={submit.at("name")} />
         <BackendField form={backend} onForm={setBackend} submit={submit} />
         <CheckField name="encrypt" checked={encrypt} onValue={setEncrypt}>
-          Encrypt its objects with a key of its own
+          {msg`Encrypt its objects with a key of its own`}
         </CheckField>
         {encrypt && (
           <Notice tone="info">
-            <b>Keep the key apart from this node</b>
+            <b>{msg`Keep the key apart from this node`}</b>
             <span>
-              Without it the objects cannot be read again when the node's data directory is lost. Once the vPool is made, its page gives it to you.
+              {msg`Without it the objects cannot be read again when the node's data directory is lost. Once the vPool is made, its page gives it to you.`}
             </span>
           </Notice>
         )}
         <details class="more">
-          <summary>Settings</summary>
+          <summary>{msg`Settings`}</summary>
           <VPoolSettingsFields form={settings} onForm={setSettings} submit={submit} />
         </details>
         <FormError submit={submit} fields={["name", ...backendErrors, ...settingsFields]} />
         <div class="dialog-foot">
-          <Button onClick={onClose}>Cancel</Button>
+          <Button onClick={onClose}>{msg`Cancel`}</Button>
           <Button type="submit" kind="primary" needs="manage" busy={submit.busy}>
-            {submit.busy ? "Creating…" : "Create"}
+            {submit.busy ? msg`Creating…` : msg`Create`}
           </Button>
         </div>
       </form>

@@ -15,14 +15,15 @@ import { Menu } from "../parts/Menu";
 import { Notice } from "../parts/Notice";
 import { Card, Facts, Page } from "../parts/Page";
 import { devicesChanged, MoveDialog, PurgeDialog, RetireDialog, useLight } from "./DiskDialogs";
+import { msg, rich } from "../text";
 
 /** One device of the object store. */
 export function DiskPage({ number }: { number: number }) {
   const osd = useOSD(number);
   return (
     <Page
-      title={`Device ${number}`}
-      crumbs={[{ to: "/disks", text: "Disks" }]}
+      title={msg`Device ${number}`}
+      crumbs={[{ to: "/disks", text: msg`Disks` }]}
       state={osd.data && <OSDTag osd={osd.data} />}
       actions={osd.data && <Actions osd={osd.data} />}
     >
@@ -31,10 +32,9 @@ export function DiskPage({ number }: { number: number }) {
           <div class="stack-wide">
             {o.problem && (
               <Notice tone="bad">
-                <b>It does not work: {o.problem}</b>
+                <b>{rich`It does not work: ${o.problem}`}</b>
                 <span>
-                  What it held is made anew from the other devices, unless it comes back soon.{" "}
-                  <Link to={`/disks/${o.number}/replace`}>Replace it</Link>
+                  {rich`What it held is made anew from the other devices, unless it comes back soon. ${<Link to={`/disks/${o.number}/replace`}>{msg`Replace it`}</Link>}`}
                 </span>
               </Notice>
             )}
@@ -57,7 +57,7 @@ function Actions({ osd: o }: { osd: OSD }) {
   const verify = async () => {
     try {
       await call("POST /osds/{osd}/verify", { path: { osd: o.number } });
-      toast("ok", `Device ${o.number} is being verified`);
+      toast("ok", msg`Device ${o.number} is being verified`);
     } catch (error) {
       const failure = asApiError(error);
       toast("bad", [failure.message, failure.hint].filter(Boolean).join(". "));
@@ -66,36 +66,36 @@ function Actions({ osd: o }: { osd: OSD }) {
   };
   return (
     <>
-      <Button needs="manage" reason={o.working ? undefined : "It does not work"} onClick={() => void verify()}>
-        Verify
+      <Button needs="manage" reason={o.working ? undefined : msg`It does not work`} onClick={() => void verify()}>
+        {msg`Verify`}
       </Button>
       <Link class="btn" to={`/disks/${o.number}/replace`}>
-        Replace
+        {msg`Replace`}
       </Link>
       <Menu
-        label="More actions"
+        label={msg`More actions`}
         groups={[
           {
-            title: "Find it",
+            title: msg`Find it`,
             items: [
-              { text: "Light on", needs: "manage", reason, act: () => light(true) },
-              { text: "Light off", needs: "manage", reason, act: () => light(false) },
+              { text: msg`Light on`, needs: "manage", reason, act: () => light(true) },
+              { text: msg`Light off`, needs: "manage", reason, act: () => light(false) },
             ],
           },
-          { title: "Place", items: [{ text: "Move", needs: "manage", act: () => setOpen("move") }] },
+          { title: msg`Place`, items: [{ text: msg`Move`, needs: "manage", act: () => setOpen("move") }] },
           {
             items: [
               {
-                text: "Retire",
+                text: msg`Retire`,
                 needs: "manage",
-                reason: o.state === "in-use" ? undefined : "Only a device in use is retired",
+                reason: o.state === "in-use" ? undefined : msg`Only a device in use is retired`,
                 danger: true,
                 act: () => setOpen("retire"),
               },
               {
-                text: "Give up",
+                text: msg`Give up`,
                 needs: "manage",
-                reason: o.state === "purging" ? "It is given up already" : undefined,
+                reason: o.state === "purging" ? msg`It is given up already` : undefined,
                 danger: true,
                 act: () => setOpen("purge"),
               },
@@ -113,17 +113,17 @@ function Actions({ osd: o }: { osd: OSD }) {
 function Identity({ osd: o }: { osd: OSD }) {
   const d = o.disk;
   return (
-    <Card title="Identity" class="span-6">
+    <Card title={msg`Identity`} class="span-6">
       <Facts
         rows={[
-          ["Node", [o.node, o.domain && `in ${o.domain}`].filter(Boolean).join(", ")],
-          [o.kind === "local" ? "Directory" : "Address", <code key="place">{place(o)}</code>],
-          ["Disk", d ? <code key="disk">{d.path}</code> : <span class="muted">none of this node that is known</span>],
-          ["Model", d?.model ?? <span class="muted">not told</span>],
-          ["Serial", d?.serial ?? <span class="muted">not told</span>],
-          ["Claimed", <Age key="claimed" at={o.claimedAt} />],
-          ...(o.replaces !== null ? [["Came for", `device ${o.replaces}`] as [string, string]] : []),
-          ["UUID", <code key="uuid">{o.uuid}</code>],
+          [msg`Node`, [o.node, o.domain && msg`in ${o.domain}`].filter(Boolean).join(", ")],
+          [o.kind === "local" ? msg`Directory` : msg`Address`, <code key="place">{place(o)}</code>],
+          [msg`Disk`, d ? <code key="disk">{d.path}</code> : <span class="muted">{msg`none of this node that is known`}</span>],
+          [msg`Model`, d?.model ?? <span class="muted">{msg`not told`}</span>],
+          [msg`Serial`, d?.serial ?? <span class="muted">{msg`not told`}</span>],
+          [msg`Claimed`, <Age key="claimed" at={o.claimedAt} />],
+          ...(o.replaces !== null ? [[msg`Came for`, msg`device ${o.replaces}`] as [string, string]] : []),
+          [msg`UUID`, <code key="uuid">{o.uuid}</code>],
         ]}
       />
     </Card>
@@ -132,17 +132,17 @@ function Identity({ osd: o }: { osd: OSD }) {
 
 function Space({ osd: o }: { osd: OSD }) {
   return (
-    <Card title="Space and health" class="span-6" aside={<Seen at={o.observedAt} />}>
+    <Card title={msg`Space and health`} class="span-6" aside={<Seen at={o.observedAt} />}>
       <Facts
         rows={[
-          ["Used", <DeviceMeter key="used" osd={o} />],
-          ["Free", `${bytes(o.free)} of ${bytes(o.total)}`],
-          ["Fragments", `${count(o.fragments)} by the last survey`],
-          ["SMART", <HealthTag key="health" disk={o.disk} />],
-          ["Temperature", temperature(o.disk)],
-          ["Disk errors", o.disk ? (o.disk.problem ?? "none told") : "not known"],
-          ["Reads to 64 KiB", latency(o.smallReadUs)],
-          ["Larger reads", latency(o.largeReadUs)],
+          [msg`Used`, <DeviceMeter key="used" osd={o} />],
+          [msg`Free`, msg`${bytes(o.free)} of ${bytes(o.total)}`],
+          [msg`Fragments`, msg`${count(o.fragments)} by the last survey`],
+          [msg`SMART`, <HealthTag key="health" disk={o.disk} />],
+          [msg`Temperature`, temperature(o.disk)],
+          [msg`Disk errors`, o.disk ? (o.disk.problem ?? msg`none told`) : msg`not known`],
+          [msg`Reads to 64 KiB`, latency(o.smallReadUs)],
+          [msg`Larger reads`, latency(o.largeReadUs)],
         ]}
       />
     </Card>
@@ -156,7 +156,7 @@ function Work({ number }: { number: number }) {
     return null;
   }
   return (
-    <Card title="Jobs" class="span-12">
+    <Card title={msg`Jobs`} class="span-12">
       <div class="stack">
         {jobs.map((j) => (
           <JobLine key={j.id} job={j} />

@@ -12,6 +12,7 @@ import { label, place } from "../parts/DeviceParts";
 import { Confirm, Dialog } from "../parts/Dialog";
 import { CheckField, TextField } from "../parts/Field";
 import { FormDialog } from "../parts/FormDialog";
+import { msg, rich } from "../text";
 
 /** What a change of a device may have changed on the pages. */
 export function devicesChanged(): void {
@@ -24,14 +25,14 @@ export function ClaimDialog({ onClose }: { onClose: () => void }) {
   const [form, setForm] = useState(emptyDevice);
   const save = async (key: string) => {
     const osd = await call("POST /osds", { key, body: deviceOf(form) });
-    toast("ok", `Device ${osd.number} is part of the object store`);
+    toast("ok", msg`Device ${osd.number} is part of the object store`);
     devicesChanged();
     navigate(`/disks/${osd.number}`);
   };
   return (
     <FormDialog
-      title="Claim device"
-      verb="Claim"
+      title={msg`Claim device`}
+      verb={msg`Claim`}
       needs="manage"
       submit={submit}
       fields={deviceErrors}
@@ -46,21 +47,20 @@ export function ClaimDialog({ onClose }: { onClose: () => void }) {
 /** Says how a blank disk becomes a device: that takes root on its machine. */
 export function PrepareDialog({ disk: d, onClose }: { disk: Disk; onClose: () => void }) {
   return (
-    <Dialog title={`Use disk ${d.name}`} onClose={onClose}>
+    <Dialog title={msg`Use disk ${d.name}`} onClose={onClose}>
       <div class="stack-wide">
         <p>
-          Run this as root on the disk's machine. It puts a file system on {label(d) || d.path} and serves it; then
-          claim it by the address, fingerprint and key that it prints.
+          {rich`Run this as root on the disk's machine. It puts a file system on ${label(d) || d.path} and serves it; then claim it by the address, fingerprint and key that it prints.`}
         </p>
         <CopyBlock
-          label="Serve the disk"
+          label={msg`Serve the disk`}
           name="asd"
           text={`ovgate asd --disk ${d.link ?? d.path} --listen ${location.hostname}:8500`}
         />
         <div class="dialog-foot">
-          <Button onClick={onClose}>Close</Button>
+          <Button onClick={onClose}>{msg`Close`}</Button>
           <Button kind="primary" needs="manage" onClick={() => navigate("/disks/claim")}>
-            Claim it
+            {msg`Claim it`}
           </Button>
         </div>
       </div>
@@ -78,23 +78,23 @@ export function MoveDialog({ osd: o, onClose }: Props) {
   const save = async () => {
     const body = local ? { directory: where.trim() } : { address: where.trim() };
     await call("PATCH /osds/{osd}", { path: { osd: o.number }, body });
-    toast("ok", `Device ${o.number} is reached at ${where.trim()}`);
+    toast("ok", msg`Device ${o.number} is reached at ${where.trim()}`);
     devicesChanged();
     onClose();
   };
   return (
     <FormDialog
-      title={`Move device ${o.number}`}
-      verb="Save"
+      title={msg`Move device ${o.number}`}
+      verb={msg`Save`}
       needs="manage"
       submit={submit}
       fields={["directory", "address"]}
       save={save}
       onClose={onClose}
     >
-      <p>Nothing is copied: this says where the same device is found now. Another one that is there is not taken for it.</p>
+      <p>{msg`Nothing is copied: this says where the same device is found now. Another one that is there is not taken for it.`}</p>
       <TextField
-        label={local ? "Directory on the node" : "Address"}
+        label={local ? msg`Directory on the node` : msg`Address`}
         name="place"
         value={where}
         onValue={setWhere}
@@ -109,16 +109,16 @@ export function MoveDialog({ osd: o, onClose }: Props) {
 export function RetireDialog({ osd: o, onClose }: Props) {
   return (
     <Confirm
-      title={`Retire device ${o.number}`}
-      verb="Retire"
+      title={msg`Retire device ${o.number}`}
+      verb={msg`Retire`}
       consequences={[
-        "What it holds is stored anew on the other devices; it leaves when nothing is on it any more.",
-        "Nothing becomes less safe meanwhile. This is not taken back: to use the disk again, claim it anew.",
+        msg`What it holds is stored anew on the other devices; it leaves when nothing is on it any more.`,
+        msg`Nothing becomes less safe meanwhile. This is not taken back: to use the disk again, claim it anew.`,
       ]}
       onClose={onClose}
       act={async () => {
         await call("POST /osds/{osd}/decommission", { path: { osd: o.number } });
-        toast("ok", `Device ${o.number} is being emptied`);
+        toast("ok", msg`Device ${o.number} is being emptied`);
         devicesChanged();
       }}
     />
@@ -130,21 +130,21 @@ export function PurgeDialog({ osd: o, onClose }: Props) {
   const [acceptLoss, setAcceptLoss] = useState(false);
   return (
     <Confirm
-      title={`Give up device ${o.number}`}
-      verb="Give it up"
+      title={msg`Give up device ${o.number}`}
+      verb={msg`Give it up`}
       danger
       typeName={String(o.number)}
       consequences={[
-        "For a disk that does not come back: what it held is made anew from the others.",
-        "It never comes back into the object store, even when it works again.",
+        msg`For a disk that does not come back: what it held is made anew from the others.`,
+        msg`It never comes back into the object store, even when it works again.`,
         <CheckField key="loss" name="acceptLoss" checked={acceptLoss} onValue={setAcceptLoss}>
-          Also when objects cannot be read without it: they are lost for good
+          {msg`Also when objects cannot be read without it: they are lost for good`}
         </CheckField>,
       ]}
       onClose={onClose}
       act={async () => {
         await call("POST /osds/{osd}/purge", { path: { osd: o.number }, body: { acceptLoss } });
-        toast("ok", `Device ${o.number} is given up`);
+        toast("ok", msg`Device ${o.number} is given up`);
         devicesChanged();
       }}
     />
@@ -157,10 +157,10 @@ export function LocateButtons({ osd }: { osd: OSD }) {
   return (
     <>
       <Button needs="manage" reason={reason} busy={busy} onClick={() => light(true)}>
-        Light on
+        {msg`Light on`}
       </Button>
       <Button needs="manage" reason={reason} busy={busy} onClick={() => light(false)}>
-        Light off
+        {msg`Light off`}
       </Button>
     </>
   );
@@ -173,12 +173,12 @@ export function useLight(o: OSD): { light: (on: boolean) => void; busy: boolean;
     void submit.run(async () => {
       try {
         await call("POST /osds/{osd}/locate", { path: { osd: o.number }, body: { on } });
-        toast("ok", `The light of device ${o.number} is ${on ? "on" : "off"}`);
+        toast("ok", msg`The light of device ${o.number} is ${on ? msg`on` : msg`off`}`);
       } catch (error) {
         const failure = asApiError(error);
         toast("bad", [failure.message, failure.hint].filter(Boolean).join(". "));
       }
     });
-  const reason = o.disk ? undefined : `It is on no disk of this node that is known: find it by ${o.directory ?? o.address}`;
+  const reason = o.disk ? undefined : msg`It is on no disk of this node that is known: find it by ${o.directory ?? o.address}`;
   return { light, busy: submit.busy, reason };
 }

@@ -16,20 +16,21 @@ import { SearchBox } from "../parts/SearchBox";
 import { Tag } from "../parts/StateTag";
 import { TableTools } from "../parts/TableTools";
 import { ClaimDialog, PrepareDialog } from "./DiskDialogs";
+import { msg, noun, rich } from "../text";
 
 /** The devices of the object store, and the disks of the node. */
 export function DisksPage({ claim }: { claim?: boolean }) {
   return (
     <Page
-      title="Disks"
+      title={msg`Disks`}
       actions={
         <Button kind="primary" needs="manage" onClick={() => navigate("/disks/claim")}>
-          Claim device
+          {msg`Claim device`}
         </Button>
       }
     >
       <div class="toolbar" role="search">
-        <SearchBox label="Filter devices and disks by number, node, place or name" />
+        <SearchBox label={msg`Filter devices and disks by number, node, place or name`} />
       </div>
       <div class="stack-wide">
         <Devices />
@@ -42,11 +43,11 @@ export function DisksPage({ claim }: { claim?: boolean }) {
 }
 
 const deviceColumns: Column<OSD>[] = [
-  { key: "number", csv: (o) => o.number, title: "Device", cell: (o) => <Link to={`/disks/${o.number}`}>{`Device ${o.number}`}</Link> },
+  { key: "number", csv: (o) => o.number, title: msg`Device`, cell: (o) => <Link to={`/disks/${o.number}`}>{msg`Device ${o.number}`}</Link> },
   {
     key: "state",
     csv: (o) => o.problem ?? o.state,
-    title: "State",
+    title: msg`State`,
     wrap: true,
     cell: (o) => (
       <>
@@ -54,7 +55,7 @@ const deviceColumns: Column<OSD>[] = [
         {o.problem && o.state !== "purging" && <div class="muted small">{o.problem}</div>}
         {o.replacedBy !== null && (
           <div class="small">
-            <Link to={`/disks/${o.replacedBy}`}>{`Device ${o.replacedBy}`}</Link> comes in its place
+            {rich`${<Link to={`/disks/${o.replacedBy}`}>{msg`Device ${o.replacedBy}`}</Link>} comes in its place`}
           </div>
         )}
       </>
@@ -63,7 +64,7 @@ const deviceColumns: Column<OSD>[] = [
   {
     key: "node",
     csv: (o) => o.node,
-    title: "Node",
+    title: msg`Node`,
     cell: (o) => (
       <>
         {o.node}
@@ -74,7 +75,7 @@ const deviceColumns: Column<OSD>[] = [
   {
     key: "place",
     csv: place,
-    title: "Place",
+    title: msg`Place`,
     wrap: true,
     cell: (o) => (
       <>
@@ -83,18 +84,18 @@ const deviceColumns: Column<OSD>[] = [
       </>
     ),
   },
-  { key: "size", csv: { title: "Size (bytes)", value: (o) => o.total }, title: "Size", right: true, cell: (o) => bytes(o.total) },
-  { key: "used", csv: { title: "Used (bytes)", value: (o) => o.used }, title: "Used", cell: (o) => <DeviceMeter osd={o} /> },
-  { key: "health", title: "SMART", cell: (o) => <HealthTag disk={o.disk} /> },
-  { key: "temperature", csv: { title: "Temperature (°C)", value: (o) => o.disk?.temperature }, title: "Temp.", right: true, cell: (o) => temperature(o.disk) },
-  { key: "seen", csv: (o) => o.observedAt, title: "Seen", right: true, cell: (o) => <Age at={o.observedAt} /> },
+  { key: "size", csv: { title: msg`Size (bytes)`, value: (o) => o.total }, title: msg`Size`, right: true, cell: (o) => bytes(o.total) },
+  { key: "used", csv: { title: msg`Used (bytes)`, value: (o) => o.used }, title: msg`Used`, cell: (o) => <DeviceMeter osd={o} /> },
+  { key: "health", title: msg`SMART`, cell: (o) => <HealthTag disk={o.disk} /> },
+  { key: "temperature", csv: { title: msg`Temperature (°C)`, value: (o) => o.disk?.temperature }, title: msg`Temp.`, right: true, cell: (o) => temperature(o.disk) },
+  { key: "seen", csv: (o) => o.observedAt, title: msg`Seen`, right: true, cell: (o) => <Age at={o.observedAt} /> },
   {
     key: "actions",
-    title: "Action",
+    title: msg`Action`,
     right: true,
     cell: (o) => (
-      <Link class="btn small" aria-label={`Replace device ${o.number}`} to={`/disks/${o.number}/replace`}>
-        Replace
+      <Link class="btn small" aria-label={msg`Replace device ${o.number}`} to={`/disks/${o.number}/replace`}>
+        {msg`Replace`}
       </Link>
     ),
   },
@@ -105,23 +106,23 @@ function Devices() {
   const osds = useOSDs(filter);
   return (
     <Card
-      title="Devices of the object store"
-      aside={<TableTools table="devices" noun="device" columns={deviceColumns} read={(cursor, limit) => call("GET /osds", { query: { ...filter, cursor, limit } })} />}
+      title={msg`Devices of the object store`}
+      aside={<TableTools table="devices" noun={noun`device`} columns={deviceColumns} read={(cursor, limit) => call("GET /osds", { query: { ...filter, cursor, limit } })} />}
     >
       <Load query={osds}>
         {(list) =>
           list.items.length > 0 || filter.cursor ? (
-            <DataTable label="Devices" table="devices" columns={deviceColumns} rows={list.items} rowKey={(o) => o.uuid} next={list.next} peek={{ id: (o) => String(o.number), name: (o) => `device ${o.number}` }} />
+            <DataTable label={msg`Devices`} table="devices" columns={deviceColumns} rows={list.items} rowKey={(o) => o.uuid} next={list.next} peek={{ id: (o) => String(o.number), name: (o) => msg`device ${o.number}` }} />
           ) : filter.q ? (
-            <p class="muted">No device has that in its number, node, place or identity.</p>
+            <p class="muted">{msg`No device has that in its number, node, place or identity.`}</p>
           ) : (
             <Empty
-              title="No devices yet"
-              text="A device is a directory on a disk of its own, or a disk that an ASD serves. Data is spread over them so that disks and nodes may fail."
+              title={msg`No devices yet`}
+              text={msg`A device is a directory on a disk of its own, or a disk that an ASD serves. Data is spread over them so that disks and nodes may fail.`}
               command="ovgate osd claim DIRECTORY"
             >
               <Button kind="primary" needs="manage" onClick={() => navigate("/disks/claim")}>
-                Claim device
+                {msg`Claim device`}
               </Button>
             </Empty>
           )
@@ -132,26 +133,26 @@ function Devices() {
 }
 
 const diskColumns: Column<Disk>[] = [
-  { key: "name", csv: (d) => d.path, title: "Disk", cell: (d) => <span class="mono">{d.path}</span> },
-  { key: "model", csv: (d) => d.model, title: "Model", wrap: true, cell: (d) => d.model ?? <span class="muted">not told</span> },
-  { key: "serial", csv: (d) => d.serial, title: "Serial", cell: (d) => d.serial ?? <span class="muted">not told</span> },
-  { key: "size", csv: { title: "Size (bytes)", value: (d) => d.size }, title: "Size", right: true, cell: (d) => bytes(d.size) },
-  { key: "kind", csv: (d) => (d.rotational ? "HDD" : "SSD"), title: "Kind", cell: (d) => (d.rotational ? "HDD" : "SSD") },
+  { key: "name", csv: (d) => d.path, title: msg`Disk`, cell: (d) => <span class="mono">{d.path}</span> },
+  { key: "model", csv: (d) => d.model, title: msg`Model`, wrap: true, cell: (d) => d.model ?? <span class="muted">{msg`not told`}</span> },
+  { key: "serial", csv: (d) => d.serial, title: msg`Serial`, cell: (d) => d.serial ?? <span class="muted">{msg`not told`}</span> },
+  { key: "size", csv: { title: msg`Size (bytes)`, value: (d) => d.size }, title: msg`Size`, right: true, cell: (d) => bytes(d.size) },
+  { key: "kind", csv: (d) => (d.rotational ? "HDD" : "SSD"), title: msg`Kind`, cell: (d) => (d.rotational ? "HDD" : "SSD") },
   {
     key: "holds",
-    csv: (d) => (d.osd !== null ? `Device ${d.osd}` : d.usable ? "blank" : d.holds),
-    title: "Holds",
+    csv: (d) => (d.osd !== null ? msg`Device ${d.osd}` : d.usable ? "blank" : d.holds),
+    title: msg`Holds`,
     wrap: true,
     cell: (d) =>
       d.osd !== null ? (
-        <Link to={`/disks/${d.osd}`}>{`Device ${d.osd}`}</Link>
+        <Link to={`/disks/${d.osd}`}>{msg`Device ${d.osd}`}</Link>
       ) : d.usable ? (
-        <Tag tone="ok" word="Blank, usable" />
+        <Tag tone="ok" word={msg`Blank, usable`} />
       ) : (
         <span class="muted">{d.holds}</span>
       ),
   },
-  { key: "actions", title: "Action", right: true, cell: (d) => <DiskAction disk={d} /> },
+  { key: "actions", title: msg`Action`, right: true, cell: (d) => <DiskAction disk={d} /> },
 ];
 
 function DiskAction({ disk: d }: { disk: Disk }) {
@@ -164,11 +165,11 @@ function DiskAction({ disk: d }: { disk: Disk }) {
       <Button
         small
         needs="manage"
-        label={`Use disk ${d.name}`}
-        reason={d.usable ? undefined : "It is not blank: " + d.holds}
+        label={msg`Use disk ${d.name}`}
+        reason={d.usable ? undefined : msg`It is not blank: ` + d.holds}
         onClick={() => setOpen(true)}
       >
-        Use
+        {msg`Use`}
       </Button>
       {open && <PrepareDialog disk={d} onClose={() => setOpen(false)} />}
     </>
@@ -180,14 +181,14 @@ function Disks() {
   const disks = useDisks(filter);
   return (
     <Card
-      title="Disks of this node"
-      aside={<TableTools table="node.disks" noun="disk" columns={diskColumns} read={(cursor, limit) => call("GET /disks", { query: { ...filter, cursor, limit } })} />}
+      title={msg`Disks of this node`}
+      aside={<TableTools table="node.disks" noun={noun`disk`} columns={diskColumns} read={(cursor, limit) => call("GET /disks", { query: { ...filter, cursor, limit } })} />}
     >
       <Load query={disks}>
         {(list) =>
           list.items.length > 0 || filter.cursor ? (
             <DataTable
-              label="Disks"
+              label={msg`Disks`}
               table="node.disks"
               columns={diskColumns}
               rows={list.items}
@@ -196,7 +197,7 @@ function Disks() {
               cursor="disks"
             />
           ) : (
-            <p class="muted">{filter.q ? "No disk has that in its name, model or serial." : "The kernel of this node knows no disk that could be used."}</p>
+            <p class="muted">{filter.q ? msg`No disk has that in its name, model or serial.` : msg`The kernel of this node knows no disk that could be used.`}</p>
           )
         }
       </Load>

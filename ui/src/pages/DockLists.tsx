@@ -14,6 +14,7 @@ import { SilentNodes } from "../parts/SilentNodes";
 import { Tabs } from "../parts/Tabs";
 import { useEventColumns } from "./Events";
 import { CancelTask, taskColumns } from "./Tasks";
+import { msg } from "../text";
 
 /** The newest of each; their pages have the rest. */
 const rowsMax = 20;
@@ -24,13 +25,13 @@ export function DockLists() {
   return (
     <div class="dock-lists" ref={ref}>
       <Tabs
-        label="Tasks and events"
+        label={msg`Tasks and events`}
         tabs={[
-          { id: "tasks", title: "Tasks", content: <Tasks /> },
-          { id: "events", title: "Events", content: <Events /> },
+          { id: "tasks", title: msg`Tasks`, content: <Tasks /> },
+          { id: "events", title: msg`Events`, content: <Events /> },
         ]}
       />
-      <Button kind="quiet" small icon label="Close tasks and events" onClick={() => (dockOpen.value = false)}>
+      <Button kind="quiet" small icon label={msg`Close tasks and events`} onClick={() => (dockOpen.value = false)}>
         <Icon name="close" />
       </Button>
     </div>
@@ -45,16 +46,16 @@ function Tasks() {
       <Load query={jobs}>
         {(list) => (
           <>
-            <SilentNodes nodes={list.silent} what="Its tasks" />
+            <SilentNodes nodes={list.silent} what={msg`Its tasks`} />
             {list.items.length > 0 ? (
-              <DataTable label="Newest tasks" columns={taskColumns(setCancelled)} rows={list.items} rowKey={(j) => `${j.id} ${j.node}`} />
+              <DataTable label={msg`Newest tasks`} columns={taskColumns(setCancelled)} rows={list.items} rowKey={(j) => `${j.id} ${j.node}`} />
             ) : (
-              <p class="muted">Nothing runs, and nothing ended lately.</p>
+              <p class="muted">{msg`Nothing runs, and nothing ended lately.`}</p>
             )}
           </>
         )}
       </Load>
-      <Link to="/tasks">All tasks</Link>
+      <Link to="/tasks">{msg`All tasks`}</Link>
       {cancelled && <CancelTask job={cancelled} onClose={() => setCancelled(undefined)} />}
     </>
   );
@@ -68,16 +69,16 @@ function Events() {
       <Load query={events}>
         {(list) => (
           <>
-            <SilentNodes nodes={list.silent} what="Its events" />
+            <SilentNodes nodes={list.silent} what={msg`Its events`} />
             {list.items.length > 0 ? (
-              <DataTable label="Newest events" columns={columns} rows={list.items} rowKey={(e) => `${e.node} ${e.seq}`} />
+              <DataTable label={msg`Newest events`} columns={columns} rows={list.items} rowKey={(e) => `${e.node} ${e.seq}`} />
             ) : (
-              <p class="muted">Nothing happened yet.</p>
+              <p class="muted">{msg`Nothing happened yet.`}</p>
             )}
           </>
         )}
       </Load>
-      <Link to="/events">All events</Link>
+      <Link to="/events">{msg`All events`}</Link>
     </>
   );
 }

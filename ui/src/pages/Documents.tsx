@@ -9,6 +9,7 @@ import { Load } from "../parts/Load";
 import { Markdown, parse } from "../parts/Markdown";
 import { Page } from "../parts/Page";
 import { SearchBox } from "../parts/SearchBox";
+import { msg } from "../text";
 
 /** The document that is shown first. */
 const first = "operations";
@@ -19,10 +20,10 @@ export function DocumentsPage({ name = first }: { name?: string }) {
   const document = useQuery("document?" + name, () => call("GET /documents/{document}", { path: { document: name } }));
   const names = list.data?.items.map((d) => d.name) ?? [];
   return (
-    <Page title={document.data?.title ?? "Documentation"} actions={<SearchBox label="Find in this document" placeholder="Find in this document" />}>
+    <Page title={document.data?.title ?? msg`Documentation`} actions={<SearchBox label={msg`Find in this document`} placeholder={msg`Find in this document`} />}>
       <div class="docs">
         <div class="docs-side stack">
-          <nav aria-label="Documents">
+          <nav aria-label={msg`Documents`}>
             <Load query={list} lines={6}>
               {(data) => (
                 <ul>
@@ -34,7 +35,7 @@ export function DocumentsPage({ name = first }: { name?: string }) {
                     </li>
                   ))}
                   <li>
-                    <Link to="/docs/api">API</Link>
+                    <Link to="/docs/api">{msg`API`}</Link>
                   </li>
                 </ul>
               )}
@@ -70,23 +71,23 @@ function Shown({ document, names }: { document: Document; names: string[] }) {
     }
   }, [document.name]);
   const resolve = (to: string) => place(to, document.name, names);
-  const nothing = found === 0 ? "There is nothing like that in this document" : undefined;
+  const nothing = found === 0 ? msg`There is nothing like that in this document` : undefined;
   const outline = blocks.flatMap((b) => (b.kind === "heading" && b.level === 2 ? [b] : []));
   return (
     <div class="docs-body">
       {find && (
         <div class="row docs-found" role="status">
-          <span>{found === 0 ? "Not found" : `${at + 1} of ${found}`}</span>
+          <span>{found === 0 ? msg`Not found` : msg`${at + 1} of ${found}`}</span>
           <Button small reason={nothing} onClick={() => go((at - 1 + found) % found)}>
-            Previous
+            {msg`Previous`}
           </Button>
           <Button small reason={nothing} onClick={() => go((at + 1) % found)}>
-            Next
+            {msg`Next`}
           </Button>
         </div>
       )}
       {outline.length > 0 && (
-        <nav class="docs-outline" aria-label="Outline">
+        <nav class="docs-outline" aria-label={msg`Outline`}>
           <ul>
             {outline.map((b) => (
               <li key={b.anchor}>

@@ -22,19 +22,20 @@ import { Card, Facts, Page } from "../parts/Page";
 import { SearchBox } from "../parts/SearchBox";
 import { Tag, type Face } from "../parts/StateTag";
 import { devicesChanged } from "./DiskDialogs";
+import { msg, noun, rich } from "../text";
 
 /** What the loss of a domain would be. */
 const faces: Record<Domain["state"], Face> = {
-  ok: { tone: "ok", word: "Survived" },
-  warning: { tone: "warn", word: "Something waits" },
-  error: { tone: "bad", word: "Something is lost" },
+  ok: { tone: "ok", word: msg`Survived` },
+  warning: { tone: "warn", word: msg`Something waits` },
+  error: { tone: "bad", word: msg`Something is lost` },
 };
 
 const fates: Record<DomainVDisk["fate"], Face> = {
-  stays: { tone: "ok", word: "Stays where it is" },
-  takenOver: { tone: "ok", word: "Taken over" },
-  waits: { tone: "warn", word: "Waits" },
-  gone: { tone: "bad", word: "Lost unless it is back" },
+  stays: { tone: "ok", word: msg`Stays where it is` },
+  takenOver: { tone: "ok", word: msg`Taken over` },
+  waits: { tone: "warn", word: msg`Waits` },
+  gone: { tone: "bad", word: msg`Lost unless it is back` },
 };
 
 /** How the address names a domain; that of what nobody said has no name. */
@@ -43,7 +44,7 @@ function pathOf(name: string): string {
 }
 
 function called(name: string): ComponentChildren {
-  return name || <i>not said</i>;
+  return name || <i>{msg`not said`}</i>;
 }
 
 /** What fails together, and what the loss of each would mean. */
@@ -51,22 +52,22 @@ export function DomainsPage() {
   const filter = { q: query.value.get("q") ?? undefined, cursor: query.value.get("cursor") ?? undefined };
   const domains = useQuery("domains?" + JSON.stringify(filter), () => call("GET /domains", { query: { ...filter, limit: pageSize } }), statusEveryMs * 2);
   return (
-    <Page title="Domains">
+    <Page title={msg`Domains`}>
       <div class="stack-wide">
-        <p class="muted">A domain is what fails together, such as a rack or a room. Copies of journals go to another one where there is one; presets that spread by domain keep objects through the loss of one.</p>
+        <p class="muted">{msg`A domain is what fails together, such as a rack or a room. Copies of journals go to another one where there is one; presets that spread by domain keep objects through the loss of one.`}</p>
         <div class="toolbar" role="search">
-          <SearchBox label="Filter domains by name" />
+          <SearchBox label={msg`Filter domains by name`} />
         </div>
         <Load query={domains}>
           {(list) =>
             list.items.length === 0 ? (
-              <p class="muted">No domain has that in its name.</p>
+              <p class="muted">{msg`No domain has that in its name.`}</p>
             ) : (
               <>
                 {list.items.length === 1 && !filter.q && !filter.cursor && (
-                  <Notice tone="info">Everything is in one domain, so nothing is kept apart. Say below what fails together.</Notice>
+                  <Notice tone="info">{msg`Everything is in one domain, so nothing is kept apart. Say below what fails together.`}</Notice>
                 )}
-                <DataTable label="Domains" columns={columns} rows={list.items} rowKey={(d) => d.name} next={list.next} />
+                <DataTable label={msg`Domains`} columns={columns} rows={list.items} rowKey={(d) => d.name} next={list.next} />
               </>
             )
           }
@@ -78,10 +79,10 @@ export function DomainsPage() {
 }
 
 const columns: Column<Domain>[] = [
-  { key: "name", title: "Domain", cell: (d) => <Link to={pathOf(d.name)}>{called(d.name)}</Link> },
+  { key: "name", title: msg`Domain`, cell: (d) => <Link to={pathOf(d.name)}>{called(d.name)}</Link> },
   {
     key: "loss",
-    title: "When it is lost",
+    title: msg`When it is lost`,
     wrap: true,
     cell: (d) => (
       <>
@@ -90,23 +91,23 @@ const columns: Column<Domain>[] = [
       </>
     ),
   },
-  { key: "nodes", title: "Nodes and machines", wrap: true, cell: (d) => [...d.nodes.map((n) => n.name), ...d.machines].join(", ") || "–" },
+  { key: "nodes", title: msg`Nodes and machines`, wrap: true, cell: (d) => [...d.nodes.map((n) => n.name), ...d.machines].join(", ") || "–" },
   {
     key: "devices",
-    title: "Devices",
+    title: msg`Devices`,
     cell: (d) =>
       d.devices === 0 ? (
         "–"
       ) : (
         <>
-          {plural(d.devices, "device")}
-          {d.failed > 0 && <div class="tone-bad small">{d.failed} not working</div>}
+          {plural(d.devices, noun`device`)}
+          {d.failed > 0 && <div class="tone-bad small">{rich`${d.failed} not working`}</div>}
         </>
       ),
   },
-  { key: "used", title: "Used", cell: (d) => <Used domain={d} /> },
-  { key: "vdisks", title: "vDisks", right: true, cell: (d) => d.vdisks },
-  { key: "copies", title: "Copies of journals", right: true, cell: (d) => d.copies },
+  { key: "used", title: msg`Used`, cell: (d) => <Used domain={d} /> },
+  { key: "vdisks", title: msg`vDisks`, right: true, cell: (d) => d.vdisks },
+  { key: "copies", title: msg`Copies of journals`, right: true, cell: (d) => d.copies },
 ];
 
 function Used({ domain: d }: { domain: Domain }) {
@@ -116,7 +117,7 @@ function Used({ domain: d }: { domain: Domain }) {
   const share = d.used / d.total;
   return (
     <span class="cell-meter">
-      <Meter label={`${percent(d.used, d.total)} of ${bytes(d.total)} used`} parts={[{ share, class: fillTone(share) }]} />
+      <Meter label={msg`${percent(d.used, d.total)} of ${bytes(d.total)} used`} parts={[{ share, class: fillTone(share) }]} />
       <span class="num small">{percent(d.used, d.total)}</span>
     </span>
   );
@@ -125,11 +126,11 @@ function Used({ domain: d }: { domain: Domain }) {
 /** How a domain is named: nodes say it themselves. */
 function Assign() {
   return (
-    <Card title="Assign or rename">
+    <Card title={msg`Assign or rename`}>
       <div class="stack">
-        <p>A node is in the domain that its own configuration names; its devices come along at its next start, and what is too much in one domain is moved then. Rename one node after the other.</p>
-        <CopyBlock label="In the configuration of a node, then restart ovgate" name="domain" text="domain: RACK" />
-        <p class="muted">Of a machine that is no node the domain is given when its device is claimed, and changed on the page of the domain.</p>
+        <p>{msg`A node is in the domain that its own configuration names; its devices come along at its next start, and what is too much in one domain is moved then. Rename one node after the other.`}</p>
+        <CopyBlock label={msg`In the configuration of a node, then restart ovgate`} name="domain" text="domain: RACK" />
+        <p class="muted">{msg`Of a machine that is no node the domain is given when its device is claimed, and changed on the page of the domain.`}</p>
       </div>
     </Card>
   );
@@ -140,11 +141,11 @@ export function DomainPage({ name }: { name: string }) {
   const domain = useQuery("domain:" + name, () => call("GET /domains/{domain}", { path: { domain: name } }), statusEveryMs * 2);
   const d = domain.data;
   return (
-    <Page title={name === "-" ? "Domain not said" : name} crumbs={[{ to: "/domains", text: "Domains" }]} state={d && <Tag {...faces[d.state]} />}>
+    <Page title={name === "-" ? msg`Domain not said` : name} crumbs={[{ to: "/domains", text: msg`Domains` }]} state={d && <Tag {...faces[d.state]} />}>
       <Load query={domain} lines={6}>
         {(shown) => (
           <div class="grid">
-            <Card title="When it is lost" class="span-6">
+            <Card title={msg`When it is lost`} class="span-6">
               <ul class="stack">
                 {shown.loss.map((l) => (
                   <li key={l}>{l}</li>
@@ -152,18 +153,18 @@ export function DomainPage({ name }: { name: string }) {
               </ul>
               {shown.surveyedAt && (
                 <p class="muted small">
-                  Objects as of the survey <Age at={shown.surveyedAt} />.
+                  {rich`Objects as of the survey ${<Age at={shown.surveyedAt} />}.`}
                 </p>
               )}
             </Card>
-            <Card title="What is in it" class="span-6">
+            <Card title={msg`What is in it`} class="span-6">
               <Facts
                 rows={[
-                  ["Nodes", <NodeLinks key="nodes" domain={shown} />],
-                  ["Devices", shown.devices > 0 ? `${shown.devices}, ${bytes(shown.used)} of ${bytes(shown.total)} used` : "none"],
-                  ["vDisks", `${shown.vdisks}`],
-                  ["Copies", `${shown.copies} of journals of vDisks that are served elsewhere`],
-                  ...(shown.nodes.some((n) => n.registry) ? [["Registry", shown.quorum ? "keeps its majority without it" : "loses its majority without it"] as [string, string]] : []),
+                  [msg`Nodes`, <NodeLinks key="nodes" domain={shown} />],
+                  [msg`Devices`, shown.devices > 0 ? msg`${shown.devices}, ${bytes(shown.used)} of ${bytes(shown.total)} used` : "none"],
+                  [msg`vDisks`, `${shown.vdisks}`],
+                  [msg`Copies`, msg`${shown.copies} of journals of vDisks that are served elsewhere`],
+                  ...(shown.nodes.some((n) => n.registry) ? [[msg`Registry`, shown.quorum ? msg`keeps its majority without it` : msg`loses its majority without it`] as [string, string]] : []),
                 ]}
               />
             </Card>
@@ -178,14 +179,14 @@ export function DomainPage({ name }: { name: string }) {
 
 function NodeLinks({ domain: d }: { domain: Domain }) {
   if (d.nodes.length === 0) {
-    return <span class="muted">none</span>;
+    return <span class="muted">{msg`none`}</span>;
   }
   return (
     <ul>
       {d.nodes.map((n) => (
         <li key={n.id}>
           <Link to={`/nodes/${encodeURIComponent(n.name)}`}>{n.name}</Link>
-          <span class="muted small"> {[n.state, n.copies ? "takes copies" : "takes no copies", n.registry && "registry"].filter(Boolean).join(", ")}</span>
+          <span class="muted small"> {[n.state, n.copies ? msg`takes copies` : msg`takes no copies`, n.registry && "registry"].filter(Boolean).join(", ")}</span>
         </li>
       ))}
     </ul>
@@ -196,14 +197,14 @@ function NodeLinks({ domain: d }: { domain: Domain }) {
 function Machines({ domain: d }: { domain: Domain }) {
   const [moving, setMoving] = useState<string | undefined>(undefined);
   return (
-    <Card title="Machines with devices alone" class="span-12">
+    <Card title={msg`Machines with devices alone`} class="span-12">
       <ul class="stack">
         {d.machines.map((m) => (
           <li key={m} class="row">
             <span class="mono">{m}</span>
             <span class="spacer" />
-            <Button small needs="manage" label={`Change domain of ${m}`} onClick={() => setMoving(m)}>
-              Change domain
+            <Button small needs="manage" label={msg`Change domain of ${m}`} onClick={() => setMoving(m)}>
+              {msg`Change domain`}
             </Button>
           </li>
         ))}
@@ -221,26 +222,26 @@ function DomainDialog({ machine, was, onClose }: { machine: string; was: string;
     const [device] = items;
     if (device) {
       await call("PATCH /osds/{osd}", { path: { osd: device.number }, body: { domain: name.trim() } });
-      toast("ok", `${machine} is in ${name.trim()}`);
+      toast("ok", msg`${machine} is in ${name.trim()}`);
     }
     devicesChanged();
     navigate(pathOf(name.trim())); // the one that it was in may be none any more
     onClose();
   };
   return (
-    <FormDialog title={`Domain of ${machine}`} verb="Save" needs="manage" submit={submit} fields={["domain"]} save={save} onClose={onClose}>
-      <p>It holds for all devices of the machine. What is too much in one domain then is moved.</p>
-      <TextField label="Domain" name="domain" value={name} onValue={setName} error={submit.at("domain")} input={{ autofocus: true }} />
+    <FormDialog title={msg`Domain of ${machine}`} verb={msg`Save`} needs="manage" submit={submit} fields={["domain"]} save={save} onClose={onClose}>
+      <p>{msg`It holds for all devices of the machine. What is too much in one domain then is moved.`}</p>
+      <TextField label={msg`Domain`} name="domain" value={name} onValue={setName} error={submit.at("domain")} input={{ autofocus: true }} />
     </FormDialog>
   );
 }
 
 const diskColumns: Column<DomainVDisk>[] = [
-  { key: "name", title: "vDisk", cell: (v) => <Link to={`/vdisks/${encodeURIComponent(v.name)}`}>{v.name}</Link> },
-  { key: "vpool", title: "vPool", cell: (v) => <Link to={`/vpools/${encodeURIComponent(v.vpool)}`}>{v.vpool}</Link> },
-  { key: "node", title: "Served by", cell: (v) => <Where node={v.node} domain={v.domain} /> },
-  { key: "copy", title: "Copy of its journal", cell: (v) => (v.copy === null ? <span class="muted">none</span> : <Where node={v.copy} domain={v.copyDomain ?? ""} />) },
-  { key: "fate", title: "When the domain is lost", cell: (v) => <Tag {...fates[v.fate]} /> },
+  { key: "name", title: msg`vDisk`, cell: (v) => <Link to={`/vdisks/${encodeURIComponent(v.name)}`}>{v.name}</Link> },
+  { key: "vpool", title: msg`vPool`, cell: (v) => <Link to={`/vpools/${encodeURIComponent(v.vpool)}`}>{v.vpool}</Link> },
+  { key: "node", title: msg`Served by`, cell: (v) => <Where node={v.node} domain={v.domain} /> },
+  { key: "copy", title: msg`Copy of its journal`, cell: (v) => (v.copy === null ? <span class="muted">{msg`none`}</span> : <Where node={v.copy} domain={v.copyDomain ?? ""} />) },
+  { key: "fate", title: msg`When the domain is lost`, cell: (v) => <Tag {...fates[v.fate]} /> },
 ];
 
 function Where({ node, domain }: { node: string; domain: string }) {
@@ -256,13 +257,13 @@ function VDisks({ name }: { name: string }) {
   const list = useQuery(`domainvdisks:${name}?${cursor ?? ""}`, () => call("GET /domains/{domain}/vdisks", { path: { domain: name }, query: { cursor, limit: pageSize } }), statusEveryMs * 2);
   return (
     <section class="span-12 stack">
-      <h2>vDisks that it serves or has the copy of</h2>
+      <h2>{msg`vDisks that it serves or has the copy of`}</h2>
       <Load query={list}>
         {(page) =>
           page.items.length === 0 && !cursor ? (
-            <p class="muted">None.</p>
+            <p class="muted">{msg`None.`}</p>
           ) : (
-            <DataTable label="vDisks that it serves or has the copy of" columns={diskColumns} rows={page.items} rowKey={(v) => v.id} next={page.next} />
+            <DataTable label={msg`vDisks that it serves or has the copy of`} columns={diskColumns} rows={page.items} rowKey={(v) => v.id} next={page.next} />
           )
         }
       </Load>

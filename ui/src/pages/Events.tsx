@@ -17,11 +17,12 @@ import { SearchBox } from "../parts/SearchBox";
 import { SilentNodes } from "../parts/SilentNodes";
 import { Tag, type Tone } from "../parts/StateTag";
 import { TableTools } from "../parts/TableTools";
+import { msg, noun } from "../text";
 
 /** What happened, as the nodes remember it. New events come on top by themselves. */
 export function EventsPage() {
   return (
-    <Page title="Events">
+    <Page title={msg`Events`}>
       <Filters />
       <History />
     </Page>
@@ -30,29 +31,29 @@ export function EventsPage() {
 
 /** What codes are of, by what goes before the dot, as people say it. */
 const kinds: Record<string, string> = {
-  alert: "Alerts",
-  backend: "Backends",
-  center: "vCenters",
-  certificate: "Certificates",
-  clock: "Clock",
-  cloud: "OpenStack clouds",
-  datastore: "Datastores",
-  dtl: "Copies of journals",
-  events: "This history",
-  health: "Health",
-  lease: "Leases",
-  node: "Nodes",
-  osd: "Devices",
-  registry: "Registry",
-  schedule: "Schedules",
-  scrub: "Scrubs",
-  session: "iSCSI sessions",
-  signin: "Sign-ins",
-  snapshot: "Snapshots",
-  store: "Object store",
-  target: "Targets",
-  vdisk: "vDisks",
-  vpool: "vPools",
+  alert: msg`Alerts`,
+  backend: msg`Backends`,
+  center: msg`vCenters`,
+  certificate: msg`Certificates`,
+  clock: msg`Clock`,
+  cloud: msg`OpenStack clouds`,
+  datastore: msg`Datastores`,
+  dtl: msg`Copies of journals`,
+  events: msg`This history`,
+  health: msg`Health`,
+  lease: msg`Leases`,
+  node: msg`Nodes`,
+  osd: msg`Devices`,
+  registry: msg`Registry`,
+  schedule: msg`Schedules`,
+  scrub: msg`Scrubs`,
+  session: msg`iSCSI sessions`,
+  signin: msg`Sign-ins`,
+  snapshot: msg`Snapshots`,
+  store: msg`Object store`,
+  target: msg`Targets`,
+  vdisk: msg`vDisks`,
+  vpool: msg`vPools`,
 };
 
 const severities: EventSeverity[] = ["warning", "error"];
@@ -76,30 +77,30 @@ function Filters() {
   }
   return (
     <div class="toolbar" role="search">
-      <SearchBox label="Filter events by object or text" />
+      <SearchBox label={msg`Filter events by object or text`} />
       <Choice
-        label="Severity"
+        label={msg`Severity`}
         param="severity"
-        none="All severities"
+        none={msg`All severities`}
         options={[
-          { value: "warning", text: "Warnings and errors" },
-          { value: "error", text: "Errors" },
+          { value: "warning", text: msg`Warnings and errors` },
+          { value: "error", text: msg`Errors` },
         ]}
       />
-      <Choice label="Kind" param="kind" none="All kinds" options={options} />
+      <Choice label={msg`Kind`} param="kind" none={msg`All kinds`} options={options} />
       <TimeFilter />
-      <NodeFilter none="All nodes" />
+      <NodeFilter none={msg`All nodes`} />
       {object && (
-        <Button small label={`Show events of all objects, not of ${object} only`} onClick={() => setQuery({ object: undefined, cursor: undefined })}>
+        <Button small label={msg`Show events of all objects, not of ${object} only`} onClick={() => setQuery({ object: undefined, cursor: undefined })}>
           {object} ×
         </Button>
       )}
       <span class="spacer" />
       <a href={"/api/v1/events/export?" + exported.toString()} download>
-        Export
+        {msg`Export`}
       </a>
-      {!denied("manage") && <Link to="/audit">Who changed what: audit log</Link>}
-      <TableTools table="events" noun="event" columns={useEventColumns()} read={(cursor, limit) => call("GET /events/history", { query: { ...eventQuery(asked(), hoursAsked()), cursor, limit } })} />
+      {!denied("manage") && <Link to="/audit">{msg`Who changed what: audit log`}</Link>}
+      <TableTools table="events" noun={noun`event`} columns={useEventColumns()} read={(cursor, limit) => call("GET /events/history", { query: { ...eventQuery(asked(), hoursAsked()), cursor, limit } })} />
     </div>
   );
 }
@@ -115,20 +116,20 @@ function History() {
     <Load query={events} lines={8}>
       {(list) => (
         <div class="stack">
-          <SilentNodes nodes={list.silent} what="Its events" />
+          <SilentNodes nodes={list.silent} what={msg`Its events`} />
           {list.items.length > 0 || list.next || cursor ? (
-            <DataTable label="Events" table="events" columns={columns} rows={list.items} rowKey={(e) => `${e.node} ${e.seq}`} next={list.next} />
+            <DataTable label={msg`Events`} table="events" columns={columns} rows={list.items} rowKey={(e) => `${e.node} ${e.seq}`} next={list.next} />
           ) : (
             <Empty
-              title={filtered ? "No event matches" : "Nothing happened yet"}
+              title={filtered ? msg`No event matches` : msg`Nothing happened yet`}
               command={filtered ? undefined : "ovgate event list"}
               text={
                 filtered
-                  ? "Take a part of the filter away to see more."
-                  : "What happens to vDisks, vPools, targets, sessions, nodes and devices appears here by itself."
+                  ? msg`Take a part of the filter away to see more.`
+                  : msg`What happens to vDisks, vPools, targets, sessions, nodes and devices appears here by itself.`
               }
             >
-              {filtered && <Button onClick={() => navigate("/events")}>Clear the filter</Button>}
+              {filtered && <Button onClick={() => navigate("/events")}>{msg`Clear the filter`}</Button>}
             </Empty>
           )}
         </div>
@@ -140,13 +141,13 @@ function History() {
 const tones: Record<EventSeverity, Tone> = { info: "info", warning: "warn", error: "bad" };
 
 const eventColumns: Column<Event>[] = [
-  { key: "time", csv: (e) => e.time, title: "Time", cell: (e) => <span class="num">{time(e.time)}</span> },
-  { key: "age", title: "Age", cell: (e) => <Age at={Date.parse(e.time)} /> },
-  { key: "object", csv: (e) => e.object, title: "Object", wrap: true, cell: (e) => <ObjectLink object={e.object} /> },
+  { key: "time", csv: (e) => e.time, title: msg`Time`, cell: (e) => <span class="num">{time(e.time)}</span> },
+  { key: "age", title: msg`Age`, cell: (e) => <Age at={Date.parse(e.time)} /> },
+  { key: "object", csv: (e) => e.object, title: msg`Object`, wrap: true, cell: (e) => <ObjectLink object={e.object} /> },
   {
     key: "text",
     csv: (e) => e.text,
-    title: "What",
+    title: msg`What`,
     wrap: true,
     cell: (e) => (
       <>
@@ -155,11 +156,11 @@ const eventColumns: Column<Event>[] = [
       </>
     ),
   },
-  { key: "code", csv: (e) => e.code, title: "Code", cell: (e) => <code>{e.code}</code> },
+  { key: "code", csv: (e) => e.code, title: msg`Code`, cell: (e) => <code>{e.code}</code> },
 ];
 
 /** Which node saw it, where there are several. */
-const nodeColumn: Column<Event> = { key: "node", csv: (e) => e.node, title: "Seen by", cell: (e) => e.node };
+const nodeColumn: Column<Event> = { key: "node", csv: (e) => e.node, title: msg`Seen by`, cell: (e) => e.node };
 
 /** An event in a table. */
 export function useEventColumns(): Column<Event>[] {

@@ -17,6 +17,7 @@ import { OneOf } from "../parts/OneOf";
 import { Card, Page } from "../parts/Page";
 import { Step } from "../parts/Step";
 import { NodeChecks, NodeDisks, setupEveryMs, useLayout, useNodeCheck } from "./NodeSetup";
+import { msg, rich } from "../text";
 
 /**
  * What follows the first administrator: cluster, nodes with their checks, disks and their roles. All of it is read from the
@@ -27,19 +28,19 @@ export function FirstRunPage() {
   const nodes = useNodes();
   return (
     <Page
-      title="Set up"
+      title={msg`Set up`}
       actions={
         <Link class="btn" to="/">
-          Go to the overview
+          {msg`Go to the overview`}
         </Link>
       }
     >
-      <Card title="Five steps">
+      <Card title={msg`Five steps`}>
         <ol class="checklist steps">
-          <Step title="Administrator" done>
-            <p class="muted">{session.value?.user} is signed in.</p>
+          <Step title={msg`Administrator`} done>
+            <p class="muted">{rich`${session.value?.user} is signed in.`}</p>
           </Step>
-          <Step title="Cluster" done={Boolean(cluster.data?.name)}>
+          <Step title={msg`Cluster`} done={Boolean(cluster.data?.name)}>
             <Load query={cluster} lines={2}>
               {(c) => <Cluster cluster={c} />}
             </Load>
@@ -47,11 +48,11 @@ export function FirstRunPage() {
           <Load query={nodes} lines={6}>
             {({ items }) => <NodeSteps nodes={items} cluster={cluster.data} />}
           </Load>
-          <Step title="Use it" done={false}>
-            <p>The overview goes on from here: a vPool, a vDisk, a host, a second user.</p>
+          <Step title={msg`Use it`} done={false}>
+            <p>{msg`The overview goes on from here: a vPool, a vDisk, a host, a second user.`}</p>
             <div class="row">
               <Link class="btn primary" to="/">
-                Go on
+                {msg`Go on`}
               </Link>
             </div>
           </Step>
@@ -72,19 +73,19 @@ function Cluster({ cluster: c }: { cluster: ClusterStatus }) {
   if (c.name) {
     return (
       <p>
-        This node is in cluster <Link to="/nodes">{c.name}</Link>.
+        {rich`This node is in cluster ${<Link to="/nodes">{c.name}</Link>}.`}
       </p>
     );
   }
   if (c.registry === "embedded") {
     return (
       <>
-        <p>This node is by itself, and needs nothing for that. It may become the first of a cluster at any time.</p>
+        <p>{msg`This node is by itself, and needs nothing for that. It may become the first of a cluster at any time.`}</p>
         <details class="more">
-          <summary>To have more nodes</summary>
+          <summary>{msg`To have more nodes`}</summary>
           <div class="stack">
-            <CopyBlock label="In its configuration, with its address in the network; then restart ovgate" name="registry" text={registryLines} />
-            <p class="muted">Its records move into a registry that nodes share. Then this page asks for a name.</p>
+            <CopyBlock label={msg`In its configuration, with its address in the network; then restart ovgate`} name="registry" text={registryLines} />
+            <p class="muted">{msg`Its records move into a registry that nodes share. Then this page asks for a name.`}</p>
           </div>
         </details>
       </>
@@ -93,7 +94,7 @@ function Cluster({ cluster: c }: { cluster: ClusterStatus }) {
   return (
     <form
       class="stack"
-      aria-label="Name the cluster"
+      aria-label={msg`Name the cluster`}
       noValidate
       onSubmit={(event) => {
         event.preventDefault();
@@ -103,12 +104,12 @@ function Cluster({ cluster: c }: { cluster: ClusterStatus }) {
         });
       }}
     >
-      <p class="muted">Its nodes trust each other by the authority of this one. Without a cluster, go on below.</p>
-      <TextField label="Name of the cluster" name="name" value={name} onValue={setName} error={submit.at("name")} />
+      <p class="muted">{msg`Its nodes trust each other by the authority of this one. Without a cluster, go on below.`}</p>
+      <TextField label={msg`Name of the cluster`} name="name" value={name} onValue={setName} error={submit.at("name")} />
       <FormError submit={submit} fields={["name"]} />
       <div class="row">
         <Button type="submit" needs="manage" busy={submit.busy}>
-          Make the cluster
+          {msg`Make the cluster`}
         </Button>
       </div>
     </form>
@@ -126,7 +127,7 @@ function NodeSteps({ nodes, cluster }: { nodes: Member[]; cluster: ClusterStatus
     <>
       <ChecksStep nodes={nodes} node={node} cluster={cluster}>
         {nodes.length > 1 && (
-          <div class="ranges" role="group" aria-label="Node">
+          <div class="ranges" role="group" aria-label={msg`Node`}>
             <OneOf options={options} chosen={options.find((o) => o.id === node.id) ?? options[0]!} onChoose={(o) => setQuery({ node: o.text, roles: undefined }, { replace: true })} />
           </div>
         )}
@@ -139,13 +140,13 @@ function NodeSteps({ nodes, cluster }: { nodes: Member[]; cluster: ClusterStatus
 function ChecksStep({ nodes, node, cluster, children }: { nodes: Member[]; node: Member; cluster: ClusterStatus | undefined; children: ComponentChildren }) {
   const state = useNodeCheck(node.id).data?.state;
   return (
-    <Step title={nodes.length === 1 ? "The node, checked" : `${nodes.length} nodes, checked`} done={state === "ok" || state === "info"}>
+    <Step title={nodes.length === 1 ? msg`The node, checked` : msg`${nodes.length} nodes, checked`} done={state === "ok" || state === "info"}>
       {children}
       <NodeChecks key={node.id} node={node} heading />
       {cluster?.name && (
         <div class="row">
           <Link class="btn" to="/nodes/new">
-            Add a node
+            {msg`Add a node`}
           </Link>
         </div>
       )}
@@ -157,10 +158,9 @@ function DisksStep({ node }: { node: Member }) {
   const layout = useLayout(node.id, setupEveryMs);
   const open = layout.data?.disks.some((d) => d.state === "ready" || d.state === "configure" || d.state === "prepare");
   return (
-    <Step title={`Disks of ${node.name}`} done={layout.data !== undefined && !open}>
+    <Step title={msg`Disks of ${node.name}`} done={layout.data !== undefined && !open}>
       <p class="muted">
-        What is blank, or mounted and empty, is proposed: SSDs for journals and read cache before hard disks, the rest for the object store. Nothing
-        that holds something is taken. Change what a disk is for in its row.
+        {msg`What is blank, or mounted and empty, is proposed: SSDs for journals and read cache before hard disks, the rest for the object store. Nothing that holds something is taken. Change what a disk is for in its row.`}
       </p>
       <NodeDisks node={node} layout={layout} />
     </Step>

@@ -12,6 +12,7 @@ import { FormDialog } from "../parts/FormDialog";
 import { CopyBlock } from "../parts/CopyBlock";
 import { Notice } from "../parts/Notice";
 import { Facts } from "../parts/Page";
+import { msg, noun } from "../text";
 
 type Props = { iqn: string; onClose: () => void };
 type GroupProps = Props & { group: TargetGroup };
@@ -28,8 +29,8 @@ function Members({ form, onForm, error }: { form: Form; onForm: (form: Form) => 
   return (
     <>
       <Field
-        label="Initiator names"
-        hint="One a line; on Linux in /etc/iscsi/initiatorname.iscsi. A name is in one group of a target."
+        label={msg`Initiator names`}
+        hint={msg`One a line; on Linux in /etc/iscsi/initiatorname.iscsi. A name is in one group of a target.`}
         error={error}
       >
         {(control) => (
@@ -44,10 +45,10 @@ function Members({ form, onForm, error }: { form: Form; onForm: (form: Form) => 
         )}
       </Field>
       <CheckField name="any" checked={form.any} onValue={(any) => onForm({ ...form, any })}>
-        Any other initiator that knows the CHAP secret
+        {msg`Any other initiator that knows the CHAP secret`}
       </CheckField>
       <CheckField name="readOnly" checked={form.readOnly} onValue={(readOnly) => onForm({ ...form, readOnly })}>
-        Read-only: members do not write
+        {msg`Read-only: members do not write`}
       </CheckField>
     </>
   );
@@ -67,29 +68,29 @@ export function NewGroupDialog({ iqn, onClose }: Props) {
     changed();
   };
   if (made) {
-    return <Secrets title={`Group ${made.group.name} is there`} result={made} onClose={onClose} />;
+    return <Secrets title={msg`Group ${made.group.name} is there`} result={made} onClose={onClose} />;
   }
   return (
     <FormDialog
-      title="New group"
-      verb="Create"
+      title={msg`New group`}
+      verb={msg`Create`}
       submit={submit}
       fields={["name", "initiators", "any"]}
       save={save}
       onClose={onClose}
     >
       <TextField
-        label="Name"
+        label={msg`Name`}
         name="name"
         value={name}
         onValue={setName}
-        hint="a-z, 0-9, dot, dash and underscore."
+        hint={msg`a-z, 0-9, dot, dash and underscore.`}
         error={submit.at("name")}
         input={{ autofocus: true }}
       />
       <Members form={form} onForm={setForm} error={submit.at("initiators") ?? submit.at("any")} />
       <CheckField name="mutual" checked={mutual} onValue={setMutual}>
-        Mutual CHAP: the target proves itself too
+        {msg`Mutual CHAP: the target proves itself too`}
       </CheckField>
     </FormDialog>
   );
@@ -100,16 +101,16 @@ function Secrets({ title, result, onClose }: { title: string; result: GroupResul
   return (
     <Dialog title={title} onClose={onClose}>
       <div class="stack-wide">
-        <Notice tone="warn">Copy the secrets now: they are not shown again.</Notice>
+        <Notice tone="warn">{msg`Copy the secrets now: they are not shown again.`}</Notice>
         <Facts
           rows={[
-            ["CHAP user", <code key="user">{result.group.chapUser || "none"}</code>],
-            ["The target's CHAP user", <code key="mutual">{result.group.mutualUser || "none"}</code>],
+            [msg`CHAP user`, <code key="user">{result.group.chapUser || msg`none`}</code>],
+            [msg`The target's CHAP user`, <code key="mutual">{result.group.mutualUser || msg`none`}</code>],
           ]}
         />
-        {result.chapSecret && <CopyBlock label="CHAP secret" name="chapSecret" text={result.chapSecret} />}
+        {result.chapSecret && <CopyBlock label={msg`CHAP secret`} name="chapSecret" text={result.chapSecret} />}
         {result.mutualSecret && (
-          <CopyBlock label="The target's CHAP secret" name="mutualSecret" text={result.mutualSecret} />
+          <CopyBlock label={msg`The target's CHAP secret`} name="mutualSecret" text={result.mutualSecret} />
         )}
         {result.notes.map((note) => (
           <p key={note} class="muted small">
@@ -130,21 +131,21 @@ export function MembersDialog({ iqn, group: g, onClose }: GroupProps) {
     const { any, readOnly } = form;
     const body = { initiators: initiatorNames(form.names), any, readOnly };
     await call("PATCH /targets/{iqn}/groups/{group}", { path: { iqn, group: g.name }, body });
-    toast("ok", `Group ${g.name} changed`);
+    toast("ok", msg`Group ${g.name} changed`);
     changed();
     onClose();
   };
   return (
     <FormDialog
-      title={`Members of group ${g.name}`}
-      verb="Save"
+      title={msg`Members of group ${g.name}`}
+      verb={msg`Save`}
       submit={submit}
       fields={["initiators", "any"]}
       save={save}
       onClose={onClose}
     >
       <Members form={form} onForm={setForm} error={submit.at("initiators") ?? submit.at("any")} />
-      <p class="muted small">Sessions of initiators that are not admitted any more are dropped; the others stay.</p>
+      <p class="muted small">{msg`Sessions of initiators that are not admitted any more are dropped; the others stay.`}</p>
     </FormDialog>
   );
 }
@@ -161,15 +162,15 @@ export function RotateDialog({ iqn, group: g, onClose }: GroupProps) {
     changed();
   };
   if (made) {
-    return <Secrets title={`New secrets of group ${g.name}`} result={made} onClose={onClose} />;
+    return <Secrets title={msg`New secrets of group ${g.name}`} result={made} onClose={onClose} />;
   }
   return (
     <Confirm
-      title={`New secrets for group ${g.name}`}
-      verb="Draw new secrets"
+      title={msg`New secrets for group ${g.name}`}
+      verb={msg`Draw new secrets`}
       consequences={[
-        "Sessions stay; from the next sign-in on members need the new secrets.",
-        "They are shown once.",
+        msg`Sessions stay; from the next sign-in on members need the new secrets.`,
+        msg`They are shown once.`,
       ]}
       onClose={() => drawn.current || onClose()}
       act={act}
@@ -181,15 +182,15 @@ export function RotateDialog({ iqn, group: g, onClose }: GroupProps) {
 export function DeleteGroupDialog({ iqn, group: g, onClose }: GroupProps) {
   return (
     <Confirm
-      title={`Delete group ${g.name}`}
-      verb={g.sessions > 0 ? `Drop ${plural(g.sessions, "session")} and delete` : "Delete"}
+      title={msg`Delete group ${g.name}`}
+      verb={g.sessions > 0 ? msg`Drop ${plural(g.sessions, noun`session`)} and delete` : msg`Delete`}
       danger
       typeName={g.sessions > 0 ? g.name : undefined}
       consequences={[
         g.sessions > 0
-          ? `${plural(g.sessions, "session")} of its members will be dropped.`
-          : "No member is signed in.",
-        "Its members cannot sign in any more, and its secrets are gone.",
+          ? msg`${plural(g.sessions, noun`session`)} of its members will be dropped.`
+          : msg`No member is signed in.`,
+        msg`Its members cannot sign in any more, and its secrets are gone.`,
       ]}
       onClose={onClose}
       act={async () => {
@@ -197,7 +198,7 @@ export function DeleteGroupDialog({ iqn, group: g, onClose }: GroupProps) {
           path: { iqn, group: g.name },
           query: { force: g.sessions > 0 },
         });
-        toast("ok", `Group ${g.name} deleted`);
+        toast("ok", msg`Group ${g.name} deleted`);
         changed();
       }}
     />

@@ -8,6 +8,7 @@ import { toast } from "../store/toasts";
 import { Button } from "../parts/Button";
 import { FormDialog } from "../parts/FormDialog";
 import { SnapshotFields } from "./Snapshots";
+import { msg, noun, rich } from "../text";
 
 /** A snapshot of several vDisks at one moment. */
 export function GroupSnapshot({ vdisks, done }: { vdisks: VDisk[]; done: () => void }) {
@@ -15,7 +16,7 @@ export function GroupSnapshot({ vdisks, done }: { vdisks: VDisk[]; done: () => v
   return (
     <>
       <Button small needs="write" onClick={() => setOpen(true)}>
-        Snapshot {plural(vdisks.length, "vDisk")}
+        {rich`Snapshot ${plural(vdisks.length, noun`vDisk`)}`}
       </Button>
       {open && <GroupDialog vdisks={vdisks} done={done} onClose={() => setOpen(false)} />}
     </>
@@ -30,16 +31,16 @@ function GroupDialog({ vdisks, done, onClose }: { vdisks: VDisk[]; done: () => v
   const save = async (key: string) => {
     const body = { name: name.trim(), sticky, consistent, vdisks: vdisks.map((v) => v.id) };
     const made = await call("POST /snapshotGroups", { key, body });
-    toast("ok", `Snapshot ${made.name} of ${plural(made.members.length, "vDisk")} is made`);
+    toast("ok", msg`Snapshot ${made.name} of ${plural(made.members.length, noun`vDisk`)} is made`);
     reload("snapshots:", "history:");
     onClose();
     done();
   };
   return (
-    <FormDialog title={`Snapshot of ${plural(vdisks.length, "vDisk")}`} verb="Create" submit={submit} fields={["name"]} save={save} onClose={onClose}>
+    <FormDialog title={msg`Snapshot of ${plural(vdisks.length, noun`vDisk`)}`} verb={msg`Create`} submit={submit} fields={["name"]} save={save} onClose={onClose}>
       <p>
-        At one moment, of all of them or of none: {vdisks.slice(0, 10).map((v) => v.name).join(", ")}
-        {vdisks.length > 10 && ` and ${vdisks.length - 10} more`}.
+        {msg`At one moment, of all of them or of none:`}{" "}{vdisks.slice(0, 10).map((v) => v.name).join(", ")}
+        {vdisks.length > 10 && msg` and ${vdisks.length - 10} more`}.
       </p>
       <SnapshotFields
         name={name}

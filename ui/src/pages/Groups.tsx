@@ -15,6 +15,7 @@ import { GrantsField, grantsOf } from "../parts/GrantsField";
 import { Load } from "../parts/Load";
 import { Empty } from "../parts/Page";
 import { rightsText, roleOrNoneOptions } from "../parts/roles";
+import { msg } from "../text";
 
 /** Groups of users, and what their members may. */
 export function GroupsTab() {
@@ -23,7 +24,7 @@ export function GroupsTab() {
   const [create, setCreate] = useState(false);
   const add = (
     <Button kind="primary" needs="manage" onClick={() => setCreate(true)}>
-      Create group
+      {msg`Create group`}
     </Button>
   );
   return (
@@ -33,10 +34,10 @@ export function GroupsTab() {
           list.items.length > 0 || filter.cursor ? (
             <>
               <div class="toolbar">{add}</div>
-              <DataTable label="Groups" columns={columns} rows={list.items} rowKey={(g) => g.id} next={list.next} />
+              <DataTable label={msg`Groups`} columns={columns} rows={list.items} rowKey={(g) => g.id} next={list.next} />
             </>
           ) : (
-            <Empty title="No groups yet" text="A group gives all its members a role, or roles on single vPools and backends." command="ovgate group create builders --grant write:vpool:NAME">
+            <Empty title={msg`No groups yet`} text={msg`A group gives all its members a role, or roles on single vPools and backends.`} command="ovgate group create builders --grant write:vpool:NAME">
               {add}
             </Empty>
           )
@@ -48,11 +49,11 @@ export function GroupsTab() {
 }
 
 const columns: Column<UserGroup>[] = [
-  { key: "name", title: "Name", cell: (g) => g.name },
-  { key: "may", title: "Members may", wrap: true, cell: (g) => rightsText(g.role, g.grants) },
-  { key: "members", title: "Members", wrap: true, cell: (g) => g.members.join(", ") || "none" },
-  { key: "description", title: "Description", wrap: true, cell: (g) => g.description },
-  { key: "actions", title: "Actions", right: true, cell: (g) => <GroupActions group={g} /> },
+  { key: "name", title: msg`Name`, cell: (g) => g.name },
+  { key: "may", title: msg`Members may`, wrap: true, cell: (g) => rightsText(g.role, g.grants) },
+  { key: "members", title: msg`Members`, wrap: true, cell: (g) => g.members.join(", ") || msg`none` },
+  { key: "description", title: msg`Description`, wrap: true, cell: (g) => g.description },
+  { key: "actions", title: msg`Actions`, right: true, cell: (g) => <GroupActions group={g} /> },
 ];
 
 function GroupActions({ group }: { group: UserGroup }) {
@@ -60,27 +61,27 @@ function GroupActions({ group }: { group: UserGroup }) {
   const close = () => setOpen(undefined);
   return (
     <>
-      <Button small needs="manage" label={`Edit group ${group.name}`} onClick={() => setOpen("edit")}>
-        Edit
+      <Button small needs="manage" label={msg`Edit group ${group.name}`} onClick={() => setOpen("edit")}>
+        {msg`Edit`}
       </Button>{" "}
-      <Button small needs="manage" label={`Members of ${group.name}`} onClick={() => setOpen("members")}>
-        Members
+      <Button small needs="manage" label={msg`Members of ${group.name}`} onClick={() => setOpen("members")}>
+        {msg`Members`}
       </Button>{" "}
-      <Button small kind="danger" needs="manage" label={`Delete group ${group.name}`} onClick={() => setOpen("delete")}>
-        Delete
+      <Button small kind="danger" needs="manage" label={msg`Delete group ${group.name}`} onClick={() => setOpen("delete")}>
+        {msg`Delete`}
       </Button>
       {open === "edit" && <EditGroup group={group} onClose={close} />}
       {open === "members" && <Members group={group} onClose={close} />}
       {open === "delete" && (
         <Confirm
-          title={`Delete group ${group.name}`}
-          verb="Delete group"
+          title={msg`Delete group ${group.name}`}
+          verb={msg`Delete group`}
           danger
-          consequences={["Its members lose at once what it gives."]}
+          consequences={[msg`Its members lose at once what it gives.`]}
           onClose={close}
           act={async () => {
             await call("DELETE /groups/{group}", { path: { group: group.id } });
-            toast("ok", `Group ${group.name} is deleted`);
+            toast("ok", msg`Group ${group.name} is deleted`);
             reload("groups", "users");
           }}
         />
@@ -102,24 +103,24 @@ function EditGroup({ group, onClose }: { group?: UserGroup; onClose: () => void 
     } else {
       await call("POST /groups", { key, body });
     }
-    toast("ok", `Group ${body.name} is ${group ? "changed" : "created"}`);
+    toast("ok", msg`Group ${body.name} is ${group ? msg`changed` : msg`created`}`);
     reload("groups", "users");
     onClose();
   };
   return (
     <FormDialog
-      title={group ? `Edit group ${group.name}` : "Create group"}
-      verb={group ? "Save" : "Create"}
+      title={group ? msg`Edit group ${group.name}` : msg`Create group`}
+      verb={group ? msg`Save` : msg`Create`}
       needs="manage"
       submit={submit}
       fields={["name", "description", "role", "grants"]}
       save={save}
       onClose={onClose}
     >
-      <TextField label="Name" name="name" value={name} onValue={setName} error={submit.at("name")} input={{ autofocus: true }} />
-      <TextField label="Description" name="description" value={description} onValue={setDescription} error={submit.at("description")} />
+      <TextField label={msg`Name`} name="name" value={name} onValue={setName} error={submit.at("name")} input={{ autofocus: true }} />
+      <TextField label={msg`Description`} name="description" value={description} onValue={setDescription} error={submit.at("description")} />
       <SelectField
-        label="Role over everything"
+        label={msg`Role over everything`}
         name="role"
         value={role}
         onValue={(r) => setRole(r as RoleOrNone)}
@@ -145,8 +146,8 @@ function Members({ group, onClose }: { group: UserGroup; onClose: () => void }) 
     submit.run(() => change(() => call("DELETE /groups/{group}/members/{user}", { path: { group: group.id, user: name } })));
   return (
     <FormDialog
-      title={`Members of ${group.name}`}
-      verb="Add"
+      title={msg`Members of ${group.name}`}
+      verb={msg`Add`}
       needs="manage"
       submit={submit}
       fields={[]}
@@ -160,18 +161,18 @@ function Members({ group, onClose }: { group: UserGroup; onClose: () => void }) 
       }
       onClose={onClose}
     >
-      <ul class="stack" aria-label={`Members of ${group.name}`}>
+      <ul class="stack" aria-label={msg`Members of ${group.name}`}>
         {group.members.map((m) => (
           <li key={m} class="row">
             {m}{" "}
-            <Button small label={`Remove ${m} from ${group.name}`} onClick={() => void remove(m)}>
-              Remove
+            <Button small label={msg`Remove ${m} from ${group.name}`} onClick={() => void remove(m)}>
+              {msg`Remove`}
             </Button>
           </li>
         ))}
       </ul>
       {others.length > 0 && (
-        <SelectField label="User to add" name="user" value={chosen ?? ""} onValue={setUser} options={others.map((u) => ({ value: u.name, text: u.name }))} />
+        <SelectField label={msg`User to add`} name="user" value={chosen ?? ""} onValue={setUser} options={others.map((u) => ({ value: u.name, text: u.name }))} />
       )}
     </FormDialog>
   );

@@ -5,12 +5,13 @@ import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
 import { Seen } from "../parts/Age";
 import { Verdict } from "./Overview";
+import { msg } from "../text";
 
 /** What is wrong, beside the page; a way to where it is dealt with closes it. */
 export function HealthDrawer() {
   const status = useStatus();
   return (
-    <Drawer title="Health" onClose={() => (healthOpen.value = false)}>
+    <Drawer title={msg`Health`} onClose={() => (healthOpen.value = false)}>
       <Load query={status}>
         {(s) => (
           <div class="stack-wide">
@@ -19,8 +20,8 @@ export function HealthDrawer() {
               <Seen at={s.observedAt} />
             </p>
             <p class="row">
-              <Link to="/events?kind=health">Events of health</Link>
-              <Link to="/alerts">Alerts</Link>
+              <Link to="/events?kind=health">{msg`Events of health`}</Link>
+              <Link to="/alerts">{msg`Alerts`}</Link>
             </p>
           </div>
         )}

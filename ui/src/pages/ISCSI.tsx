@@ -15,16 +15,17 @@ import { Tag } from "../parts/StateTag";
 import { TableTools } from "../parts/TableTools";
 import { NewTargetDialog } from "./SharedTarget";
 import { SessionActions, SessionState } from "./TargetParts";
+import { msg, noun } from "../text";
 
 /** Targets, sessions and portals of the node. */
 export function ISCSIPage({ create }: { create?: boolean }) {
   return (
     <Page
-      title="iSCSI"
+      title={msg`iSCSI`}
       state={<Portals />}
       actions={
         <Button needs="write" onClick={() => navigate("/iscsi/new")}>
-          New shared target
+          {msg`New shared target`}
         </Button>
       }
     >
@@ -44,7 +45,7 @@ function Portals() {
   }
   return (
     <span class="row">
-      <span class="muted">Portals</span>
+      <span class="muted">{msg`Portals`}</span>
       {portals.data.items.map((p) => (
         <span key={p.address} class="chip mono">
           {p.address}
@@ -58,18 +59,18 @@ const targetColumns: Column<Target>[] = [
   {
     key: "iqn",
     csv: (t) => t.iqn,
-    title: "Target",
+    title: msg`Target`,
     wrap: true,
     cell: (t) => (
       <Link to={`/iscsi/${encodeURIComponent(t.iqn)}`}>
-        <span class="mono">{t.iqn}</span> {t.shared && <span class="chip">shared</span>}
+        <span class="mono">{t.iqn}</span> {t.shared && <span class="chip">{msg`shared`}</span>}
       </Link>
     ),
   },
   {
     key: "luns",
     csv: (t) => t.luns.map((l) => `${l.lun}: ${l.vdisk}`).join("; "),
-    title: "LUNs",
+    title: msg`LUNs`,
     cell: (t) =>
       t.luns.map((l) => (
         <span key={l.lun}>
@@ -77,19 +78,19 @@ const targetColumns: Column<Target>[] = [
         </span>
       )),
   },
-  { key: "access", csv: (t) => (t.open ? "any" : t.acl.join("; ")), title: "Access", cell: (t) => <Access target={t} /> },
-  { key: "sessions", csv: (t) => t.sessions, title: "Sessions", right: true, cell: (t) => t.sessions },
-  { key: "created", csv: (t) => t.created, title: "Created", right: true, cell: (t) => <Age at={t.created} /> },
+  { key: "access", csv: (t) => (t.open ? "any" : t.acl.join("; ")), title: msg`Access`, cell: (t) => <Access target={t} /> },
+  { key: "sessions", csv: (t) => t.sessions, title: msg`Sessions`, right: true, cell: (t) => t.sessions },
+  { key: "created", csv: (t) => t.created, title: msg`Created`, right: true, cell: (t) => <Age at={t.created} /> },
 ];
 
 function Access({ target: t }: { target: Target }) {
   if (t.open) {
-    return <span class="chip">Any with the secret</span>;
+    return <span class="chip">{msg`Any with the secret`}</span>;
   }
   return t.acl.length > 0 ? (
-    <span class="chip">{plural(t.acl.length, "initiator")}</span>
+    <span class="chip">{plural(t.acl.length, noun`initiator`)}</span>
   ) : (
-    <Tag tone="warn" word="Nobody yet" title="Add an initiator on the target's page" />
+    <Tag tone="warn" word={msg`Nobody yet`} title={msg`Add an initiator on the target's page`} />
   );
 }
 
@@ -99,18 +100,18 @@ function Targets() {
   return (
     <section class="stack">
       <div class="row">
-        <h2>Targets</h2>
+        <h2>{msg`Targets`}</h2>
         <span class="spacer" />
         <span class="toolbar">
-          <SearchBox label="Filter targets" />
-          <TableTools table="targets" noun="target" columns={targetColumns} read={(cursor, limit) => call("GET /targets", { query: { ...filter, cursor, limit } })} />
+          <SearchBox label={msg`Filter targets`} />
+          <TableTools table="targets" noun={noun`target`} columns={targetColumns} read={(cursor, limit) => call("GET /targets", { query: { ...filter, cursor, limit } })} />
         </span>
       </div>
       <Load query={targets}>
         {(list) =>
           list.items.length > 0 || filter.cursor ? (
             <DataTable
-              label="Targets"
+              label={msg`Targets`}
               table="targets"
               columns={targetColumns}
               rows={list.items}
@@ -119,13 +120,13 @@ function Targets() {
               peek={{ id: (t) => t.iqn, name: (t) => t.iqn }}
             />
           ) : (
-            <Card title={filter.q ? "No target matches" : "No targets yet"}>
+            <Card title={filter.q ? msg`No target matches` : msg`No targets yet`}>
               <Empty
-                title={filter.q ? "Nothing fits the filter" : "Nothing is published"}
-                text="A vDisk gets a target of its own when it is published."
+                title={filter.q ? msg`Nothing fits the filter` : msg`Nothing is published`}
+                text={msg`A vDisk gets a target of its own when it is published.`}
                 command="ovgate vdisk publish NAME --open"
               >
-                <Button onClick={() => navigate("/vdisks")}>Open vDisks</Button>
+                <Button onClick={() => navigate("/vdisks")}>{msg`Open vDisks`}</Button>
               </Empty>
             </Card>
           )
@@ -137,12 +138,12 @@ function Targets() {
 }
 
 const sessionColumns: Column<ISCSISession>[] = [
-  { key: "initiator", csv: (s) => s.initiator, title: "Initiator", wrap: true, cell: (s) => <span class="mono">{s.initiator}</span> },
-  { key: "address", csv: (s) => s.address, title: "From", cell: (s) => s.address },
+  { key: "initiator", csv: (s) => s.initiator, title: msg`Initiator`, wrap: true, cell: (s) => <span class="mono">{s.initiator}</span> },
+  { key: "address", csv: (s) => s.address, title: msg`From`, cell: (s) => s.address },
   {
     key: "target",
     csv: (s) => s.target,
-    title: "Target",
+    title: msg`Target`,
     wrap: true,
     cell: (s) =>
       s.target ? (
@@ -150,14 +151,14 @@ const sessionColumns: Column<ISCSISession>[] = [
           <span class="mono">{s.target}</span>
         </Link>
       ) : (
-        <span class="muted">discovery</span>
+        <span class="muted">{msg`discovery`}</span>
       ),
   },
-  { key: "portal", csv: (s) => s.portal, title: "Portal", cell: (s) => s.portal },
-  { key: "connections", csv: (s) => s.connections, title: "Connections", right: true, cell: (s) => s.connections },
-  { key: "state", title: "State", cell: (s) => <SessionState session={s} /> },
-  { key: "since", csv: (s) => s.since, title: "Since", right: true, cell: (s) => <Age at={s.since} /> },
-  { key: "drop", title: "Action", right: true, cell: (s) => <SessionActions session={s} /> },
+  { key: "portal", csv: (s) => s.portal, title: msg`Portal`, cell: (s) => s.portal },
+  { key: "connections", csv: (s) => s.connections, title: msg`Connections`, right: true, cell: (s) => s.connections },
+  { key: "state", title: msg`State`, cell: (s) => <SessionState session={s} /> },
+  { key: "since", csv: (s) => s.since, title: msg`Since`, right: true, cell: (s) => <Age at={s.since} /> },
+  { key: "drop", title: msg`Action`, right: true, cell: (s) => <SessionActions session={s} /> },
 ];
 
 /** The page of sessions has a place of its own in the address: targets are paged beside it. */
@@ -168,17 +169,17 @@ function Sessions() {
   return (
     <section class="stack">
       <div class="row">
-        <h2>Sessions</h2>
+        <h2>{msg`Sessions`}</h2>
         <span class="spacer" />
-        <TableTools table="iscsi.sessions" noun="session" columns={sessionColumns} read={(cursor, limit) => call("GET /iscsi/sessions", { query: { cursor, limit } })} />
+        <TableTools table="iscsi.sessions" noun={noun`session`} columns={sessionColumns} read={(cursor, limit) => call("GET /iscsi/sessions", { query: { cursor, limit } })} />
       </div>
       <Load query={sessions}>
         {(list) =>
           list.items.length === 0 ? (
-            <p class="muted">No host is connected.</p>
+            <p class="muted">{msg`No host is connected.`}</p>
           ) : (
             <DataTable
-              label="Sessions"
+              label={msg`Sessions`}
               table="iscsi.sessions"
               columns={sessionColumns}
               rows={list.items}

@@ -14,6 +14,7 @@ import { Field, NameField, SelectField } from "../parts/Field";
 import { DialogForm } from "../parts/FormDialog";
 import { Load } from "../parts/Load";
 import { Meter } from "../parts/Meter";
+import { msg, rich } from "../text";
 
 type Transfer = { share: number; watch: () => Watch; stop: () => void };
 
@@ -57,12 +58,12 @@ type DialogProps = {
 /** A dialog with a form, then with how far the transfer is that it began. */
 function TransferDialog({ title, verb, going, submit, transfer, fields, reason, save, onClose, children }: DialogProps) {
   const percent = Math.floor(100 * transfer.share);
-  const close = () => (submit.busy ? toast("info", "It goes on. Stop it first") : onClose());
+  const close = () => (submit.busy ? toast("info", msg`It goes on. Stop it first`) : onClose());
   const foot = submit.busy ? (
-    <Button onClick={transfer.stop}>Stop</Button>
+    <Button onClick={transfer.stop}>{msg`Stop`}</Button>
   ) : (
     <>
-      <Button onClick={onClose}>Cancel</Button>
+      <Button onClick={onClose}>{msg`Cancel`}</Button>
       <Button type="submit" kind="primary" needs="write" reason={reason}>
         {verb}
       </Button>
@@ -77,8 +78,8 @@ function TransferDialog({ title, verb, going, submit, transfer, fields, reason, 
             <span class="spacer" />
             {percent} %
           </div>
-          <Meter label={`${percent} % done`} parts={[{ share: transfer.share }]} />
-          <span class="muted small">Leave this page open until it has ended.</span>
+          <Meter label={msg`${percent} % done`} parts={[{ share: transfer.share }]} />
+          <span class="muted small">{msg`Leave this page open until it has ended.`}</span>
         </div>
       ) : (
         children
@@ -98,34 +99,34 @@ export function ImportImage({ onClose }: { onClose: () => void }) {
   const pools = vpools.data?.items.map((p) => p.name) ?? [];
   const save = async () => {
     if (!file) {
-      throw badField("file", "Choose a file");
+      throw badField("file", msg`Choose a file`);
     }
     const made = await importImage(file, name.trim(), vpool || (pools[0] ?? ""), transfer.watch());
-    toast("ok", `${made.name} has the content of ${file.name}`);
+    toast("ok", msg`${made.name} has the content of ${file.name}`);
     reload("vdisks?", "vpools?", "status");
     navigate(`/vdisks/${encodeURIComponent(made.name)}`);
   };
   return (
     <TransferDialog
-      title="Import image"
-      verb="Import"
-      going={`Sending ${file?.name ?? "the file"}`}
+      title={msg`Import image`}
+      verb={msg`Import`}
+      going={msg`Sending ${file?.name ?? msg`the file`}`}
       submit={submit}
       transfer={transfer}
       fields={["file", "name", "vpool"]}
       save={save}
       onClose={onClose}
     >
-      <Field label="Raw image" hint="What is zero in it is not sent, and takes no space. ovgate vdisk import reads qcow2, too." error={submit.at("file")}>
+      <Field label={msg`Raw image`} hint={msg`What is zero in it is not sent, and takes no space. ovgate vdisk import reads qcow2, too.`} error={submit.at("file")}>
         {(control) => <input {...control} type="file" name="file" onChange={(event) => setFile(event.currentTarget.files?.[0])} />}
       </Field>
       <NameField value={name} onValue={setName} error={submit.at("name")} />
       <Load query={vpools} lines={1}>
         {() => (
-          <SelectField label="vPool" name="vpool" value={vpool || (pools[0] ?? "")} onValue={setVPool} options={pools.map((p) => ({ value: p, text: p }))} error={submit.at("vpool")} />
+          <SelectField label={msg`vPool`} name="vpool" value={vpool || (pools[0] ?? "")} onValue={setVPool} options={pools.map((p) => ({ value: p, text: p }))} error={submit.at("vpool")} />
         )}
       </Load>
-      {file && <p class="muted">A vDisk of {bytes(file.size)}, rounded up to whole clusters.</p>}
+      {file && <p class="muted">{rich`A vDisk of ${bytes(file.size)}, rounded up to whole clusters.`}</p>}
     </TransferDialog>
   );
 }
@@ -136,17 +137,17 @@ export function ExportDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: () => 
   const transfer = useTransfer(submit.busy);
   const snapshots = useAllSnapshots(vdisk.id);
   const [snapshot, setSnapshot] = useState("");
-  const large = vdisk.size > exportMax ? `It has ${bytes(vdisk.size)}, and a browser saves up to ${bytes(exportMax)}: use ovgate vdisk export` : undefined;
+  const large = vdisk.size > exportMax ? msg`It has ${bytes(vdisk.size)}, and a browser saves up to ${bytes(exportMax)}: use ovgate vdisk export` : undefined;
   const save = async () => {
     await exportImage(vdisk, snapshot ? { snapshot } : {}, transfer.watch());
-    toast("ok", `The image of ${vdisk.name} is there`);
+    toast("ok", msg`The image of ${vdisk.name} is there`);
     onClose();
   };
   return (
     <TransferDialog
-      title={`Export ${vdisk.name}`}
-      verb="Export"
-      going={`Reading ${vdisk.name}`}
+      title={msg`Export ${vdisk.name}`}
+      verb={msg`Export`}
+      going={msg`Reading ${vdisk.name}`}
       submit={submit}
       transfer={transfer}
       fields={["snapshot"]}
@@ -157,17 +158,17 @@ export function ExportDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: () => 
       <Load query={snapshots} lines={1}>
         {(list) => (
           <SelectField
-            label="As of"
+            label={msg`As of`}
             name="snapshot"
             value={snapshot}
             onValue={setSnapshot}
-            options={[{ value: "", text: "Now" }, ...list.items.map((s) => ({ value: s.id, text: `Snapshot ${s.name}` }))]}
-            hint="Hosts go on; what they write meanwhile is not in the image."
+            options={[{ value: "", text: msg`Now` }, ...list.items.map((s) => ({ value: s.id, text: msg`Snapshot ${s.name}` }))]}
+            hint={msg`Hosts go on; what they write meanwhile is not in the image.`}
             error={submit.at("snapshot")}
           />
         )}
       </Load>
-      {large ? <p>{large}.</p> : <p class="muted">A raw image of {bytes(vdisk.size)}, zeros and all.</p>}
+      {large ? <p>{large}.</p> : <p class="muted">{rich`A raw image of ${bytes(vdisk.size)}, zeros and all.`}</p>}
       <code>ovgate vdisk export {vdisk.name} FILE --format qcow2</code>
     </TransferDialog>
   );

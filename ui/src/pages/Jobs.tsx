@@ -11,11 +11,12 @@ import { DataTable, type Column } from "../parts/DataTable";
 import { JobMeter, JobTag, pace, progress } from "../parts/JobParts";
 import { Load } from "../parts/Load";
 import { Card } from "../parts/Page";
+import { msg } from "../text";
 
 const columns: Column<Job>[] = [
   {
     key: "what",
-    title: "Job",
+    title: msg`Job`,
     wrap: true,
     cell: (j) => (
       <>
@@ -24,10 +25,10 @@ const columns: Column<Job>[] = [
       </>
     ),
   },
-  { key: "state", title: "State", cell: (j) => <JobTag job={j} /> },
+  { key: "state", title: msg`State`, cell: (j) => <JobTag job={j} /> },
   {
     key: "progress",
-    title: "Progress",
+    title: msg`Progress`,
     cell: (j) => (
       <div class="stack-tight">
         <JobMeter job={j} />
@@ -35,9 +36,9 @@ const columns: Column<Job>[] = [
       </div>
     ),
   },
-  { key: "pace", title: "Rate", wrap: true, cell: (j) => <span class="num small">{pace(j)}</span> },
-  { key: "started", title: "Started", right: true, cell: (j) => (j.startedAt ? <Age at={j.startedAt} /> : "") },
-  { key: "ended", title: "Ended", right: true, cell: (j) => (j.endedAt ? <Age at={j.endedAt} /> : "") },
+  { key: "pace", title: msg`Rate`, wrap: true, cell: (j) => <span class="num small">{pace(j)}</span> },
+  { key: "started", title: msg`Started`, right: true, cell: (j) => (j.startedAt ? <Age at={j.startedAt} /> : "") },
+  { key: "ended", title: msg`Ended`, right: true, cell: (j) => (j.endedAt ? <Age at={j.endedAt} /> : "") },
 ];
 
 /** Kinds of jobs that the object store's maintenance does. */
@@ -57,25 +58,25 @@ export function JobsCard() {
   };
   return (
     <Card
-      title="Jobs"
+      title={msg`Jobs`}
       class="span-12"
       aside={
         <Button
           small
           needs="manage"
-          reason={ended ? undefined : "No job has ended"}
+          reason={ended ? undefined : msg`No job has ended`}
           onClick={() => void clear()}
         >
-          Forget ended jobs
+          {msg`Forget ended jobs`}
         </Button>
       }
     >
       <Load query={jobs}>
         {(list) =>
           list.items.length > 0 ? (
-            <DataTable label="Jobs" columns={columns} rows={list.items} rowKey={(j) => j.id + j.node + j.startedAt} next={list.next} cursor="jobs" />
+            <DataTable label={msg`Jobs`} columns={columns} rows={list.items} rowKey={(j) => j.id + j.node + j.startedAt} next={list.next} cursor="jobs" />
           ) : (
-            <p class="muted">Nothing runs, and nothing ended lately.</p>
+            <p class="muted">{msg`Nothing runs, and nothing ended lately.`}</p>
           )
         }
       </Load>

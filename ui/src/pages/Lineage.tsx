@@ -19,6 +19,7 @@ import { Card, Empty, Facts } from "../parts/Page";
 import { VDiskTag } from "../parts/StateTag";
 import { TableTools } from "../parts/TableTools";
 import { CloneDialog } from "./CloneDialog";
+import { msg, noun, rich } from "../text";
 
 /** What a vDisk comes from and what comes from it. */
 export function LineageTab({ vdisk }: { vdisk: VDisk }) {
@@ -29,13 +30,13 @@ export function LineageTab({ vdisk }: { vdisk: VDisk }) {
     <>
       <ParentCard vdisk={vdisk} hasClones={(clones.data?.items.length ?? 0) > 0} />
       <Card
-        title="Clones"
+        title={msg`Clones`}
         aside={
           <span class="row">
             <Button small kind="primary" needs="write" onClick={() => setOpen(true)}>
-              Clone {vdisk.name}
+              {rich`Clone ${vdisk.name}`}
             </Button>
-            <TableTools table="vdisk.clones" noun="clone" columns={columns} read={(cursor, limit) => call("GET /vdisks", { query: { parent: vdisk.id, cursor, limit } })} />
+            <TableTools table="vdisk.clones" noun={noun`clone`} columns={columns} read={(cursor, limit) => call("GET /vdisks", { query: { parent: vdisk.id, cursor, limit } })} />
           </span>
         }
       >
@@ -43,12 +44,12 @@ export function LineageTab({ vdisk }: { vdisk: VDisk }) {
           {(list) =>
             list.items.length === 0 && !cursor ? (
               <Empty
-                title="No clones"
-                text="A clone starts with what this vDisk has at one moment, at once and without a copy."
+                title={msg`No clones`}
+                text={msg`A clone starts with what this vDisk has at one moment, at once and without a copy.`}
                 command={`ovgate vdisk clone ${vdisk.name} NAME`}
               />
             ) : (
-              <DataTable label="Clones" table="vdisk.clones" columns={columns} rows={list.items} rowKey={(v) => v.id} next={list.next} cursor="clones" />
+              <DataTable label={msg`Clones`} table="vdisk.clones" columns={columns} rows={list.items} rowKey={(v) => v.id} next={list.next} cursor="clones" />
             )
           }
         </Load>
@@ -60,22 +61,22 @@ export function LineageTab({ vdisk }: { vdisk: VDisk }) {
 }
 
 const columns: Column<VDisk>[] = [
-  { key: "name", csv: (v) => v.name, title: "Name", cell: (v) => <Link to={`/vdisks/${encodeURIComponent(v.name)}`}>{v.name}</Link> },
-  { key: "state", csv: (v) => v.state, title: "State", cell: (v) => <VDiskTag state={v.state} reason={v.stateReason} /> },
-  { key: "from", csv: startOf, title: "From", cell: startOf },
-  { key: "size", csv: { title: "Size (bytes)", value: (v) => v.size }, title: "Size", right: true, cell: (v) => bytes(v.size) },
-  { key: "stored", csv: { title: "Stored of its own (bytes)", value: (v) => v.stored }, title: "Stored of its own", right: true, cell: (v) => bytes(v.stored) },
-  { key: "flatten", title: "Flatten", cell: (v) => (v.flatten ? percent(v.flatten.copied, v.flatten.total) : "–") },
-  { key: "created", csv: (v) => v.created, title: "Made", right: true, cell: (v) => <Age at={v.created} /> },
+  { key: "name", csv: (v) => v.name, title: msg`Name`, cell: (v) => <Link to={`/vdisks/${encodeURIComponent(v.name)}`}>{v.name}</Link> },
+  { key: "state", csv: (v) => v.state, title: msg`State`, cell: (v) => <VDiskTag state={v.state} reason={v.stateReason} /> },
+  { key: "from", csv: startOf, title: msg`From`, cell: startOf },
+  { key: "size", csv: { title: msg`Size (bytes)`, value: (v) => v.size }, title: msg`Size`, right: true, cell: (v) => bytes(v.size) },
+  { key: "stored", csv: { title: msg`Stored of its own (bytes)`, value: (v) => v.stored }, title: msg`Stored of its own`, right: true, cell: (v) => bytes(v.stored) },
+  { key: "flatten", title: msg`Flatten`, cell: (v) => (v.flatten ? percent(v.flatten.copied, v.flatten.total) : "–") },
+  { key: "created", csv: (v) => v.created, title: msg`Made`, right: true, cell: (v) => <Age at={v.created} /> },
 ];
 
 /** The point that a clone starts from. */
 function startOf(v: VDisk): string {
   const p = v.parent;
   if (p?.snapshot) {
-    return `snapshot ${p.snapshot}`;
+    return msg`snapshot ${p.snapshot}`;
   }
-  return p?.pointAt ? time(p.pointAt) : "when it was made";
+  return p?.pointAt ? time(p.pointAt) : msg`when it was made`;
 }
 
 function ParentCard({ vdisk: v, hasClones }: { vdisk: VDisk; hasClones: boolean }) {
@@ -83,8 +84,8 @@ function ParentCard({ vdisk: v, hasClones }: { vdisk: VDisk; hasClones: boolean 
   const p = v.parent;
   if (!p) {
     return (
-      <Card title="Parent">
-        <p class="muted">It is no clone: all that it holds is its own.</p>
+      <Card title={msg`Parent`}>
+        <p class="muted">{msg`It is no clone: all that it holds is its own.`}</p>
       </Card>
     );
   }
@@ -94,29 +95,29 @@ function ParentCard({ vdisk: v, hasClones }: { vdisk: VDisk; hasClones: boolean 
   };
   const stop = async () => {
     await call("DELETE /vdisks/{vdisk}/flatten", { path: { vdisk: v.id } });
-    toast("ok", "Stopped. What was copied stays, and the next flatten goes on there");
+    toast("ok", msg`Stopped. What was copied stays, and the next flatten goes on there`);
     reload("vdisk:", "vdisks?");
   };
   return (
-    <Card title="Parent">
+    <Card title={msg`Parent`}>
       <div class="stack">
         <Facts
           rows={[
-            ["Clone of", p.name ? <Link to={`/vdisks/${encodeURIComponent(p.name)}?tab=lineage`}>{p.name}</Link> : "a vDisk that is deleted; what it needs of that is kept"],
-            ["From", startOf(v)],
+            [msg`Clone of`, p.name ? <Link to={`/vdisks/${encodeURIComponent(p.name)}?tab=lineage`}>{p.name}</Link> : msg`a vDisk that is deleted; what it needs of that is kept`],
+            [msg`From`, startOf(v)],
           ]}
         />
         {v.flatten ? (
           <>
             <div class="row">
-              <b>Flatten</b>
+              <b>{msg`Flatten`}</b>
               <span class="spacer" />
-              {v.flatten.total > 0 ? `${bytes(v.flatten.copied)} of ${bytes(v.flatten.total)} copied` : "about to begin"}
+              {v.flatten.total > 0 ? msg`${bytes(v.flatten.copied)} of ${bytes(v.flatten.total)} copied` : msg`about to begin`}
             </div>
-            <Meter label={`Flatten ${percent(v.flatten.copied, v.flatten.total)} done`} parts={[{ share: v.flatten.copied / v.flatten.total }]} />
+            <Meter label={msg`Flatten ${percent(v.flatten.copied, v.flatten.total)} done`} parts={[{ share: v.flatten.copied / v.flatten.total }]} />
             <div class="row">
               <Button small needs="write" busy={submit.busy} onClick={() => void submit.run(stop)}>
-                Stop the flatten
+                {msg`Stop the flatten`}
               </Button>
             </div>
           </>
@@ -126,12 +127,12 @@ function ParentCard({ vdisk: v, hasClones }: { vdisk: VDisk; hasClones: boolean 
               small
               needs="write"
               busy={submit.busy}
-              reason={hasClones ? "It has clones of its own: flatten or delete those first" : v.state === "template" ? "A template does not change" : undefined}
+              reason={hasClones ? msg`It has clones of its own: flatten or delete those first` : v.state === "template" ? msg`A template does not change` : undefined}
               onClick={() => void submit.run(flatten)}
             >
-              Flatten
+              {msg`Flatten`}
             </Button>
-            <span class="muted small">Copies what it inherits, in the background, so that it needs its parent no more.</span>
+            <span class="muted small">{msg`Copies what it inherits, in the background, so that it needs its parent no more.`}</span>
           </div>
         )}
         {submit.error && <ErrorPanel error={submit.error} />}
@@ -146,42 +147,42 @@ function TemplateCard({ vdisk: v }: { vdisk: VDisk }) {
   const template = v.state === "template";
   const thaw = async () => {
     await call("DELETE /vdisks/{vdisk}/template", { path: { vdisk: v.id } });
-    toast("ok", `${v.name} is a vDisk again`);
+    toast("ok", msg`${v.name} is a vDisk again`);
     reload("vdisk:", "vdisks?", "status");
   };
   return (
-    <Card title="Template">
+    <Card title={msg`Template`}>
       <div class="stack">
         <div class="row">
           {template ? (
             <Button small needs="write" busy={submit.busy} onClick={() => void submit.run(thaw)}>
-              Make it a vDisk again
+              {msg`Make it a vDisk again`}
             </Button>
           ) : (
             <Button
               small
               needs="write"
-              reason={v.published ? "Unpublish it first: a template is not served" : v.flatten ? "It is being flattened" : undefined}
+              reason={v.published ? msg`Unpublish it first: a template is not served` : v.flatten ? msg`It is being flattened` : undefined}
               onClick={() => setAsk(true)}
             >
-              Make it a template
+              {msg`Make it a template`}
             </Button>
           )}
           <span class="muted small">
-            {template ? "It does not change and is not served; clones of it start at once." : "A template is cloned, never written."}
+            {template ? msg`It does not change and is not served; clones of it start at once.` : msg`A template is cloned, never written.`}
           </span>
         </div>
         {submit.error && <ErrorPanel error={submit.error} />}
       </div>
       {ask && (
         <Confirm
-          title={`Make ${v.name} a template`}
-          verb="Make it a template"
-          consequences={["It cannot be written or published from now on, until it is made a vDisk again.", "Clones of it start at once and share its data."]}
+          title={msg`Make ${v.name} a template`}
+          verb={msg`Make it a template`}
+          consequences={[msg`It cannot be written or published from now on, until it is made a vDisk again.`, msg`Clones of it start at once and share its data.`]}
           onClose={() => setAsk(false)}
           act={async () => {
             await call("PUT /vdisks/{vdisk}/template", { path: { vdisk: v.id } });
-            toast("ok", `${v.name} is a template`);
+            toast("ok", msg`${v.name} is a template`);
             reload("vdisk:", "vdisks?", "status");
           }}
         />

@@ -5,6 +5,7 @@ import { Button } from "../parts/Button";
 import { TextField } from "../parts/Field";
 import { Gate } from "../parts/Gate";
 import { ErrorPanel, FormError, Notice } from "../parts/Notice";
+import { msg, rich } from "../text";
 
 /** Sign-in. The address stays, so that the page asked for comes after it. */
 export function LoginPage() {
@@ -20,17 +21,17 @@ export function LoginPage() {
     }
   }, []);
   return (
-    <Gate title="Sign in">
+    <Gate title={msg`Sign in`}>
       {elsewhere.error && <ErrorPanel error={elsewhere.error} />}
       {provider.value && (
         <Button busy={elsewhere.busy} onClick={() => void elsewhere.run(leaveForProvider)}>
-          Sign in with {provider.value}
+          {rich`Sign in with ${provider.value}`}
         </Button>
       )}
-      {ended.value && !submit.error && <Notice tone="info">Your session has ended. Sign in again to go on.</Notice>}
+      {ended.value && !submit.error && <Notice tone="info">{msg`Your session has ended. Sign in again to go on.`}</Notice>}
       <form
         class="stack-wide"
-        aria-label="Sign in"
+        aria-label={msg`Sign in`}
         noValidate
         onSubmit={(event) => {
           event.preventDefault();
@@ -38,7 +39,7 @@ export function LoginPage() {
         }}
       >
         <TextField
-          label="User"
+          label={msg`User`}
           name="user"
           value={user}
           onValue={setUser}
@@ -46,7 +47,7 @@ export function LoginPage() {
           input={{ autocomplete: "username", autofocus: true }}
         />
         <TextField
-          label="Password"
+          label={msg`Password`}
           name="password"
           value={password}
           onValue={setPassword}
@@ -55,7 +56,7 @@ export function LoginPage() {
         />
         <FormError submit={submit} fields={["user", "password"]} />
         <Button type="submit" kind="primary" busy={submit.busy}>
-          Sign in
+          {msg`Sign in`}
         </Button>
       </form>
     </Gate>

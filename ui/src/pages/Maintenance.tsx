@@ -13,6 +13,7 @@ import { Meter } from "../parts/Meter";
 import { ErrorPanel, Notice } from "../parts/Notice";
 import { Card, Facts } from "../parts/Page";
 import { jobFace, Tag, type Tone } from "../parts/StateTag";
+import { msg, noun, rich } from "../text";
 
 /** What is done for a vDisk in the background: giving space back, and reading all that it has. */
 export function MaintenanceTab({ vdisk }: { vdisk: VDisk }) {
@@ -31,22 +32,22 @@ function ScrubCard({ vdisk }: { vdisk: VDisk }) {
     await call("POST /vdisks/{vdisk}/scrub", { path: { vdisk: vdisk.id }, body: { dryRun } });
     reload("scrub:" + vdisk.id);
   };
-  const busy = scrub.data?.state === "running" ? "One is under way" : undefined;
+  const busy = scrub.data?.state === "running" ? msg`One is under way` : undefined;
   return (
-    <Card title="Scrub" class="span-6" aside={scrub.data && <Tag {...jobFace(scrub.data.state)} />}>
+    <Card title={msg`Scrub`} class="span-6" aside={scrub.data && <Tag {...jobFace(scrub.data.state)} />}>
       <div class="stack">
-        <p class="muted">Gives back the space of what was overwritten, discarded, or held by deleted snapshots.</p>
-        <Load query={scrub}>{(s) => (s ? <ScrubResult scrub={s} /> : <p>There was none since the node started.</p>)}</Load>
+        <p class="muted">{msg`Gives back the space of what was overwritten, discarded, or held by deleted snapshots.`}</p>
+        <Load query={scrub}>{(s) => (s ? <ScrubResult scrub={s} /> : <p>{msg`There was none since the node started.`}</p>)}</Load>
         {submit.error && <ErrorPanel error={submit.error} />}
         <div class="row">
           <Button small needs="write" busy={submit.busy} reason={busy} onClick={() => void submit.run(() => start(false))}>
-            Scrub now
+            {msg`Scrub now`}
           </Button>
           <Button small needs="write" busy={submit.busy} reason={busy} onClick={() => void submit.run(() => start(true))}>
-            Only see what it would delete
+            {msg`Only see what it would delete`}
           </Button>
           <Link class="btn small" to={`/schedules?vdisk=${encodeURIComponent(vdisk.name)}`}>
-            When it runs
+            {msg`When it runs`}
           </Link>
         </div>
       </div>
@@ -64,7 +65,7 @@ function ScrubResult({ scrub: s }: { scrub: Scrub }) {
       )}
       {s.damaged.length > 0 && (
         <Notice tone="bad">
-          <b>{plural(s.damaged.length, "object")} could not be read back verified; they stay</b>
+          <b>{rich`${plural(s.damaged.length, noun`object`)} could not be read back verified; they stay`}</b>
           {s.damaged.slice(0, 5).map((name) => (
             <code key={name}>{name}</code>
           ))}
@@ -72,12 +73,12 @@ function ScrubResult({ scrub: s }: { scrub: Scrub }) {
       )}
       <Facts
         rows={[
-          ["Begun", <Age key="begun" at={s.started} />],
-          ["Ended", s.ended ? <Age key="ended" at={s.ended} /> : `${plural(s.units, "piece")} of work done so far`],
-          ["Stored before", bytes(s.stored)],
-          [s.dryRun ? "Would give back" : "Stored after", s.dryRun ? bytes(s.condemnedBytes || s.doomed.reduce((sum, d) => sum + d.bytes, 0)) : bytes(s.storedAfter)],
-          ["Copied", bytes(s.moved)],
-          ["Deleted", `${s.deleted} of ${plural(s.condemned, "object")} that ${s.dryRun ? "would be" : "are"} part of it no more`],
+          [msg`Begun`, <Age key="begun" at={s.started} />],
+          [msg`Ended`, s.ended ? <Age key="ended" at={s.ended} /> : msg`${plural(s.units, noun`piece`)} of work done so far`],
+          [msg`Stored before`, bytes(s.stored)],
+          [s.dryRun ? msg`Would give back` : msg`Stored after`, s.dryRun ? bytes(s.condemnedBytes || s.doomed.reduce((sum, d) => sum + d.bytes, 0)) : bytes(s.storedAfter)],
+          [msg`Copied`, bytes(s.moved)],
+          [msg`Deleted`, msg`${s.deleted} of ${plural(s.condemned, noun`object`)} that ${s.dryRun ? msg`would be` : msg`are`} part of it no more`],
         ]}
       />
       {s.dryRun && <Doomed objects={s.doomed} more={s.more} />}
@@ -86,12 +87,12 @@ function ScrubResult({ scrub: s }: { scrub: Scrub }) {
 }
 
 const verifyFaces: Record<Verification["state"], { tone: Tone; word: string }> = {
-  none: { tone: "idle", word: "Never" },
-  waiting: { tone: "info", word: "Waits for others" },
-  running: { tone: "info", word: "Running" },
-  done: { tone: "ok", word: "Done" },
-  cancelled: { tone: "idle", word: "Cancelled" },
-  failed: { tone: "bad", word: "Failed" },
+  none: { tone: "idle", word: msg`Never` },
+  waiting: { tone: "info", word: msg`Waits for others` },
+  running: { tone: "info", word: msg`Running` },
+  done: { tone: "ok", word: msg`Done` },
+  cancelled: { tone: "idle", word: msg`Cancelled` },
+  failed: { tone: "bad", word: msg`Failed` },
 };
 
 function VerifyCard({ vdisk }: { vdisk: VDisk }) {
@@ -108,21 +109,21 @@ function VerifyCard({ vdisk }: { vdisk: VDisk }) {
     await call("DELETE /vdisks/{vdisk}/verify", { path });
     reload("verify:" + vdisk.id, "vdisk:");
   };
-  const face = v && (v.badObjects > 0 ? { tone: "bad" as const, word: "Damage found" } : verifyFaces[v.state]);
+  const face = v && (v.badObjects > 0 ? { tone: "bad" as const, word: msg`Damage found` } : verifyFaces[v.state]);
   return (
-    <Card title="Verify" class="span-6" aside={face && <Tag {...face} />}>
+    <Card title={msg`Verify`} class="span-6" aside={face && <Tag {...face} />}>
       <div class="stack">
-        <p class="muted">Reads and checks all that it has on the backend: the log, snapshots, the history, and what it inherits.</p>
+        <p class="muted">{msg`Reads and checks all that it has on the backend: the log, snapshots, the history, and what it inherits.`}</p>
         <Load query={verification}>{(x) => <VerifyResult verification={x} />}</Load>
         {submit.error && <ErrorPanel error={submit.error} />}
         <div class="row">
           {goes ? (
             <Button small needs="write" busy={submit.busy} onClick={() => void submit.run(stop)}>
-              Stop
+              {msg`Stop`}
             </Button>
           ) : (
             <Button small needs="write" busy={submit.busy} onClick={() => void submit.run(start)}>
-              Verify now
+              {msg`Verify now`}
             </Button>
           )}
         </div>
@@ -133,11 +134,11 @@ function VerifyCard({ vdisk }: { vdisk: VDisk }) {
 
 function VerifyResult({ verification: v }: { verification: Verification }) {
   if (v.state === "none") {
-    return <p>It was never verified.</p>;
+    return <p>{msg`It was never verified.`}</p>;
   }
   return (
     <>
-      {v.state === "running" && <Meter label={`${percent(v.bytes, v.total)} verified`} parts={[{ share: v.bytes / v.total }]} />}
+      {v.state === "running" && <Meter label={msg`${percent(v.bytes, v.total)} verified`} parts={[{ share: v.bytes / v.total }]} />}
       {v.error && (
         <Notice tone="bad">
           <span>{v.error}</span>
@@ -146,21 +147,21 @@ function VerifyResult({ verification: v }: { verification: Verification }) {
       {v.damage.length > 0 && (
         <Notice tone="bad">
           <b>
-            {plural(v.badObjects, "object")} damaged, {plural(v.badClusters, "cluster")} without good data
+            {rich`${plural(v.badObjects, noun`object`)} damaged, ${plural(v.badClusters, noun`cluster`)} without good data`}
           </b>
           {v.damage.slice(0, 10).map((d) => (
             <span key={d.object}>
-              <code>{d.object}</code>: {d.why}; {d.current ? "hits what it holds now" : d.snapshots.length > 0 ? `hits ${d.snapshots.join(", ")}` : "hits only moments of its history"}
+              <code>{d.object}</code>: {d.why}; {d.current ? msg`hits what it holds now` : d.snapshots.length > 0 ? msg`hits ${d.snapshots.join(", ")}` : msg`hits only moments of its history`}
             </span>
           ))}
         </Notice>
       )}
       <Facts
         rows={[
-          ["Begun", <Age key="begun" at={v.startedAt} />],
-          ["Ended", v.endedAt ? <Age key="ended" at={v.endedAt} /> : "it runs"],
-          ["Checked", `${bytes(v.bytes)} of ${bytes(v.total)}, ${plural(v.clusters, "cluster")}`],
-          ["Up to write", v.seq],
+          [msg`Begun`, <Age key="begun" at={v.startedAt} />],
+          [msg`Ended`, v.endedAt ? <Age key="ended" at={v.endedAt} /> : msg`it runs`],
+          [msg`Checked`, msg`${bytes(v.bytes)} of ${bytes(v.total)}, ${plural(v.clusters, noun`cluster`)}`],
+          [msg`Up to write`, v.seq],
         ]}
       />
     </>

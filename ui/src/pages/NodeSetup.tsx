@@ -18,6 +18,7 @@ import { ErrorPanel, Notice } from "../parts/Notice";
 import { glyphs, Tag, type Face, type Tone } from "../parts/StateTag";
 import { JobLine } from "./Disk";
 import { devicesChanged } from "./DiskDialogs";
+import { msg, noun, rich } from "../text";
 
 /** ms between looks: each connects to every port of the other nodes. */
 const checkEveryMs = 15_000;
@@ -27,10 +28,10 @@ export const setupEveryMs = 5000;
 export const disksEveryMs = 60_000;
 
 const checkFaces: Record<NodeCheckState, Face> = {
-  ok: { tone: "ok", word: "All well" },
-  info: { tone: "ok", word: "Well" },
-  warning: { tone: "warn", word: "Needs a look" },
-  error: { tone: "bad", word: "Something is wrong" },
+  ok: { tone: "ok", word: msg`All well` },
+  info: { tone: "ok", word: msg`Well` },
+  warning: { tone: "warn", word: msg`Needs a look` },
+  error: { tone: "bad", word: msg`Something is wrong` },
 };
 
 const itemTones: Record<NodeCheckState, Tone> = { ok: "ok", info: "info", warning: "warn", error: "bad" };
@@ -57,13 +58,13 @@ export function NodeChecks({ node, heading }: { node: Member; heading?: boolean 
               <Tag {...checkFaces[c.state]} />
               <span class="spacer" />
               <Seen at={c.observedAt} />
-              <Button small kind="quiet" label={`Check again: ${node.name}`} busy={check.loading} onClick={check.reload}>
-                Check again
+              <Button small kind="quiet" label={msg`Check again: ${node.name}`} busy={check.loading} onClick={check.reload}>
+                {msg`Check again`}
               </Button>
             </div>
             {loud.length > 0 && <CheckItems items={loud} />}
             <details class="more">
-              <summary>{loud.length > 0 ? `${plural(quiet.length, "more check")}, which found nothing wrong` : `${plural(quiet.length, "check")} found nothing wrong`}</summary>
+              <summary>{loud.length > 0 ? msg`${plural(quiet.length, noun`more check`)}, which found nothing wrong` : msg`${plural(quiet.length, noun`check`)} found nothing wrong`}</summary>
               <CheckItems items={quiet} />
             </details>
           </div>
@@ -79,7 +80,7 @@ function CheckItems({ items }: { items: NodeCheckItem[] }) {
       {items.map((i) => (
         <li key={i.code + i.object + i.text} class="cause">
           <span class={`tone-${itemTones[i.state]}`} aria-hidden="true">
-            {i.state === "info" ? "i" : glyphs[itemTones[i.state]]}
+            {i.state === "info" ? msg`i` : glyphs[itemTones[i.state]]}
           </span>
           <b>
             {i.text}
@@ -98,22 +99,22 @@ function CheckItems({ items }: { items: NodeCheckItem[] }) {
 
 /** The roles that a free disk may be chosen for, as the node writes them. */
 const choices = [
-  { value: "write,read", text: "Journals and read cache" },
-  { value: "write", text: "Journals" },
-  { value: "read", text: "Read cache" },
-  { value: "alba", text: "Object store" },
-  { value: "none", text: "Nothing" },
+  { value: "write,read", text: msg`Journals and read cache` },
+  { value: "write", text: msg`Journals` },
+  { value: "read", text: msg`Read cache` },
+  { value: "alba", text: msg`Object store` },
+  { value: "none", text: msg`Nothing` },
 ];
 
-const roleWords: Record<LayoutDisk["roles"][number], string> = { db: "Records", write: "Journals", read: "Read cache", alba: "Object store" };
+const roleWords: Record<LayoutDisk["roles"][number], string> = { db: msg`Records`, write: msg`Journals`, read: msg`Read cache`, alba: msg`Object store` };
 
 const layoutFaces: Record<LayoutDisk["state"], Face> = {
-  inUse: { tone: "ok", word: "In use" },
-  kept: { tone: "idle", word: "Left alone" },
-  unused: { tone: "idle", word: "Free" },
-  ready: { tone: "info", word: "Ready" },
-  configure: { tone: "warn", word: "Needs a restart" },
-  prepare: { tone: "warn", word: "Needs root" },
+  inUse: { tone: "ok", word: msg`In use` },
+  kept: { tone: "idle", word: msg`Left alone` },
+  unused: { tone: "idle", word: msg`Free` },
+  ready: { tone: "info", word: msg`Ready` },
+  configure: { tone: "warn", word: msg`Needs a restart` },
+  prepare: { tone: "warn", word: msg`Needs root` },
 };
 
 /** The choices in the address: DISK=ROLE, one after the other. */
@@ -156,12 +157,10 @@ function Layout({ node, layout: l, job }: { node: Member; layout: NodeLayout; jo
   return (
     <div class="stack-wide">
       {shown.length > 0 ? (
-        <DataTable label={`Disks of ${node.name}`} columns={columns(job)} rows={shown} rowKey={(d) => d.name} />
+        <DataTable label={msg`Disks of ${node.name}`} columns={columns(job)} rows={shown} rowKey={(d) => d.name} />
       ) : (
         <p>
-          {kept.length > 0 ? "No disk of this node is free. " : "The kernel of this node knows no disk. "}
-          {l.devices > 0 && `The object store has ${plural(l.devices, "device")} already. `}
-          Go on without; a disk that is added later is found here, and on the page of the node.
+          {rich`${kept.length > 0 ? msg`No disk of this node is free. ` : msg`The kernel of this node knows no disk. `}${l.devices > 0 && msg`The object store has ${plural(l.devices, noun`device`)} already. `}Go on without; a disk that is added later is found here, and on the page of the node.`}
         </p>
       )}
       {l.notes.map((n) => (
@@ -169,18 +168,18 @@ function Layout({ node, layout: l, job }: { node: Member; layout: NodeLayout; jo
           {n}
         </Notice>
       ))}
-      {l.commands && <CopyBlock label={`As root on ${node.name}`} name="commands" text={l.commands.trimEnd()} />}
+      {l.commands && <CopyBlock label={msg`As root on ${node.name}`} name="commands" text={l.commands.trimEnd()} />}
       {l.config && (
         <div class="stack">
-          <CopyBlock label={l.configFile ? `In ${l.configFile}, then restart ovgate` : "In a configuration file that ovgate is started with (--config)"} name="config" text={l.config.trimEnd()} />
-          <p class="muted small">The lists hold what is configured already. This page sees by itself when the node runs with them.</p>
+          <CopyBlock label={l.configFile ? msg`In ${l.configFile}, then restart ovgate` : msg`In a configuration file that ovgate is started with (--config)`} name="config" text={l.config.trimEnd()} />
+          <p class="muted small">{msg`The lists hold what is configured already. This page sees by itself when the node runs with them.`}</p>
         </div>
       )}
       <Apply node={node} layout={l} job={job} />
       {kept.length > 0 && (
         <details class="more">
-          <summary>{plural(kept.length, "disk")} that {kept.length === 1 ? "is" : "are"} left alone</summary>
-          <DataTable label={`Disks of ${node.name} that are left alone`} columns={keptColumns} rows={kept} rowKey={(d) => d.name} />
+          <summary>{rich`${plural(kept.length, noun`disk`)} that ${kept.length === 1 ? msg`is` : msg`are`} left alone`}</summary>
+          <DataTable label={msg`Disks of ${node.name} that are left alone`} columns={keptColumns} rows={kept} rowKey={(d) => d.name} />
         </details>
       )}
     </div>
@@ -207,11 +206,11 @@ function Apply({ node, layout: l, job }: { node: Member; layout: NodeLayout; job
       {submit.error && <ErrorPanel error={submit.error} />}
       {(ready > 0 || running) && (
         <div class="row">
-          <Button kind="primary" needs="manage" busy={submit.busy} reason={running ? "Disks are being claimed" : undefined} onClick={() => void submit.run(apply)}>
-            {running ? "Disks are being claimed" : `Make ${plural(ready, "device")}`}
+          <Button kind="primary" needs="manage" busy={submit.busy} reason={running ? msg`Disks are being claimed` : undefined} onClick={() => void submit.run(apply)}>
+            {running ? msg`Disks are being claimed` : msg`Make ${plural(ready, noun`device`)}`}
           </Button>
           <Link class="btn" to="/disks">
-            Devices of the object store
+            {msg`Devices of the object store`}
           </Link>
         </div>
       )}
@@ -221,27 +220,27 @@ function Apply({ node, layout: l, job }: { node: Member; layout: NodeLayout; job
 
 const diskColumn: Column<LayoutDisk> = {
   key: "disk",
-  title: "Disk",
+  title: msg`Disk`,
   cell: (d) => (
     <>
       <span class="mono">{d.path}</span>
-      <div class="muted small">{[d.rotational ? "HDD" : "SSD", d.model, d.serial && `serial ${d.serial}`].filter(Boolean).join(", ")}</div>
+      <div class="muted small">{[d.rotational ? "HDD" : "SSD", d.model, d.serial && msg`serial ${d.serial}`].filter(Boolean).join(", ")}</div>
     </>
   ),
 };
 
-const sizeColumn: Column<LayoutDisk> = { key: "size", title: "Size", right: true, cell: (d) => bytes(d.size) };
+const sizeColumn: Column<LayoutDisk> = { key: "size", title: msg`Size`, right: true, cell: (d) => bytes(d.size) };
 
 function columns(job: Job | undefined): Column<LayoutDisk>[] {
   const claimed = (d: LayoutDisk) => job && !job.endedAt && d.places.some((p) => job.what.endsWith(p.path));
   return [
     diskColumn,
     sizeColumn,
-    { key: "role", title: "For", cell: (d) => <RoleChoice disk={d} /> },
-    { key: "state", title: "State", cell: (d) => <Tag {...(claimed(d) ? { tone: "info", word: "Being claimed" } : layoutFaces[d.state])} /> },
+    { key: "role", title: msg`For`, cell: (d) => <RoleChoice disk={d} /> },
+    { key: "state", title: msg`State`, cell: (d) => <Tag {...(claimed(d) ? { tone: "info", word: msg`Being claimed` } : layoutFaces[d.state])} /> },
     {
       key: "why",
-      title: "Why",
+      title: msg`Why`,
       wrap: true,
       cell: (d) => (
         <>
@@ -259,15 +258,15 @@ function columns(job: Job | undefined): Column<LayoutDisk>[] {
   ];
 }
 
-const keptColumns: Column<LayoutDisk>[] = [diskColumn, sizeColumn, { key: "holds", title: "Why", wrap: true, cell: (d) => capital(d.reason) }];
+const keptColumns: Column<LayoutDisk>[] = [diskColumn, sizeColumn, { key: "holds", title: msg`Why`, wrap: true, cell: (d) => capital(d.reason) }];
 
 /** The role of a disk; a choice where it is free. */
 function RoleChoice({ disk: d }: { disk: LayoutDisk }) {
   if (!d.free || denied("manage")) {
-    return <>{d.roles.map((r) => roleWords[r]).join(", ") || "Nothing"}</>;
+    return <>{d.roles.map((r) => roleWords[r]).join(", ") || msg`Nothing`}</>;
   }
   return (
-    <select class="input" aria-label={`What ${d.name} is for`} value={d.roles.join(",") || "none"} onChange={(event) => choose(d.name, event.currentTarget.value)}>
+    <select class="input" aria-label={msg`What ${d.name} is for`} value={d.roles.join(",") || "none"} onChange={(event) => choose(d.name, event.currentTarget.value)}>
       {choices.map((c) => (
         <option key={c.value} value={c.value}>
           {c.text}

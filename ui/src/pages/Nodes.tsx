@@ -21,6 +21,7 @@ import { SearchBox } from "../parts/SearchBox";
 import { Tag, type Tone } from "../parts/StateTag";
 import { TableTools } from "../parts/TableTools";
 import { AddNode, JoinTokensCard, MakeCluster, noCluster } from "./JoinTokens";
+import { msg, noun, rich } from "../text";
 
 /** The nodes of the cluster: who lives, how busy each is, and what each serves. */
 export function NodesPage({ dialog }: { dialog?: "join" | "cluster" }) {
@@ -31,16 +32,16 @@ export function NodesPage({ dialog }: { dialog?: "join" | "cluster" }) {
   const close = () => navigate("/nodes");
   return (
     <Page
-      title="Nodes"
+      title={msg`Nodes`}
       actions={
         <>
           {c?.name === null ? (
             <Button kind="primary" needs="manage" reason={noCluster(c)} onClick={() => navigate("/nodes/cluster/new")}>
-              Make a cluster
+              {msg`Make a cluster`}
             </Button>
           ) : (
             <Button kind="primary" needs="manage" onClick={() => navigate("/nodes/new")}>
-              Add node
+              {msg`Add node`}
             </Button>
           )}
           <SpreadButton />
@@ -50,13 +51,13 @@ export function NodesPage({ dialog }: { dialog?: "join" | "cluster" }) {
       }
     >
       <div class="toolbar" role="search">
-        <SearchBox label="Filter nodes by name" />
-        <TableTools table="nodes" noun="node" columns={columns(c)} read={(cursor, limit) => call("GET /nodes", { query: { ...filter, cursor, limit } })} />
+        <SearchBox label={msg`Filter nodes by name`} />
+        <TableTools table="nodes" noun={noun`node`} columns={columns(c)} read={(cursor, limit) => call("GET /nodes", { query: { ...filter, cursor, limit } })} />
       </div>
       <div class="stack-wide">
         <Load query={nodes}>
           {(list) => (
-            <DataTable label="Nodes" table="nodes" columns={columns(c)} rows={list.items} rowKey={(n) => n.id} next={list.next} peek={{ id: (n) => n.id, name: (n) => n.name }} />
+            <DataTable label={msg`Nodes`} table="nodes" columns={columns(c)} rows={list.items} rowKey={(n) => n.id} next={list.next} peek={{ id: (n) => n.id, name: (n) => n.name }} />
           )}
         </Load>
         <Load query={cluster}>
@@ -81,7 +82,7 @@ function SpreadButton() {
   return (
     <>
       <Button needs="manage" onClick={() => setOpen(true)}>
-        Spread vDisks
+        {msg`Spread vDisks`}
       </Button>
       {open && <SpreadDialog onClose={() => setOpen(false)} />}
     </>
@@ -98,21 +99,21 @@ function SpreadDialog({ onClose }: { onClose: () => void }) {
       setPlan(items);
       return;
     }
-    toast("ok", `${plural(items.length, "vDisk")} handed over to other nodes`);
+    toast("ok", msg`${plural(items.length, noun`vDisk`)} handed over to other nodes`);
     reload("nodes?", "vdisks?", "vdisk:", "jobs?");
     onClose();
   };
   const nothing = plan?.length === 0;
   return (
-    <Dialog title="Spread vDisks over the nodes" onClose={onClose}>
+    <Dialog title={msg`Spread vDisks over the nodes`} onClose={onClose}>
       <div class="stack">
-        <p>As few vDisks as it takes are handed over, each with a pause of less than a second, until no two nodes differ by more than one.</p>
-        {nothing && <p role="status">Nothing has to move, or what could has to stay: a vPool that one node reaches is served there.</p>}
+        <p>{msg`As few vDisks as it takes are handed over, each with a pause of less than a second, until no two nodes differ by more than one.`}</p>
+        {nothing && <p role="status">{msg`Nothing has to move, or what could has to stay: a vPool that one node reaches is served there.`}</p>}
         {plan && !nothing && (
           <ul class="bullets" role="status">
             {plan.map((h) => (
               <li key={h.vdisk}>
-                {h.vdisk}: from {h.from} to {h.to}
+                {rich`${h.vdisk}: from ${h.from} to ${h.to}`}
               </li>
             ))}
           </ul>
@@ -120,10 +121,10 @@ function SpreadDialog({ onClose }: { onClose: () => void }) {
         {submit.error && <ErrorPanel error={submit.error} />}
       </div>
       <div class="dialog-foot">
-        <Button onClick={onClose}>{nothing ? "Close" : "Cancel"}</Button>
+        <Button onClick={onClose}>{nothing ? msg`Close` : msg`Cancel`}</Button>
         {!nothing && (
           <Button kind="primary" needs="manage" busy={submit.busy} onClick={() => void submit.run(() => spread(plan === undefined))}>
-            {plan ? `Hand over ${plan.length}` : "Show what would move"}
+            {plan ? msg`Hand over ${plan.length}` : msg`Show what would move`}
           </Button>
         )}
       </div>
@@ -151,8 +152,8 @@ function useDownload(path: Parameters<typeof download>[0]): [boolean, () => void
 export function MetadataBackup() {
   const [busy, fetchIt] = useDownload("/metadata/backup");
   return (
-    <Button needs="manage" busy={busy} label="Back up metadata of this cluster" onClick={fetchIt}>
-      {busy ? "Backing up metadata" : "Back up metadata"}
+    <Button needs="manage" busy={busy} label={msg`Back up metadata of this cluster`} onClick={fetchIt}>
+      {busy ? msg`Backing up metadata` : msg`Back up metadata`}
     </Button>
   );
 }
@@ -161,47 +162,47 @@ export function MetadataBackup() {
 export function SupportBundle() {
   const [busy, fetchIt] = useDownload("/support-bundle");
   return (
-    <Button needs="manage" busy={busy} label="Support bundle of this node" onClick={fetchIt}>
-      {busy ? "Making the support bundle" : "Support bundle"}
+    <Button needs="manage" busy={busy} label={msg`Support bundle of this node`} onClick={fetchIt}>
+      {busy ? msg`Making the support bundle` : msg`Support bundle`}
     </Button>
   );
 }
 
 function ClusterCard({ cluster: c }: { cluster: ClusterStatus }) {
-  const registry = { embedded: "this node's data directory", etcd: "etcd", nodes: "etcd, run by nodes" }[c.registry];
+  const registry = { embedded: msg`this node's data directory`, etcd: "etcd", nodes: msg`etcd, run by nodes` }[c.registry];
   const members: [string, ComponentChildren][] = (c.registryMembers ?? []).map((m) => [
-    m.node ? `Registry at ${m.node}` : "Registry member",
+    m.node ? msg`Registry at ${m.node}` : msg`Registry member`,
     <span key={m.url}>
-      <Tag tone={{ up: "ok", learner: "warn", down: "bad" }[m.state] as Tone} word={m.state === "up" ? (m.leads ? "Leads" : "Up") : m.state === "learner" ? "Catches up" : "Down"} title={m.error ?? ""} />{" "}
+      <Tag tone={{ up: "ok", learner: "warn", down: "bad" }[m.state] as Tone} word={m.state === "up" ? (m.leads ? msg`Leads` : msg`Up`) : m.state === "learner" ? msg`Catches up` : msg`Down`} title={m.error ?? ""} />{" "}
       <code>{m.url}</code>
     </span>,
   ]);
   if (c.name === null) {
     return (
-      <Card title="Cluster">
+      <Card title={msg`Cluster`}>
         <Facts
           rows={[
-            ["Name", <span class="muted">none: this node is in no cluster</span>],
-            ["Registry", registry],
+            [msg`Name`, <span class="muted">{msg`none: this node is in no cluster`}</span>],
+            [msg`Registry`, registry],
             ...members,
-            ["Id", <code key="id">{c.id}</code>],
+            [msg`Id`, <code key="id">{c.id}</code>],
           ]}
         />
       </Card>
     );
   }
   return (
-    <Card title="Cluster">
+    <Card title={msg`Cluster`}>
       <Facts
         rows={[
-          ["Name", c.name],
-          ["Nodes", `${c.nodes.alive} of ${c.nodes.total} alive`],
-          ["Registry", registry],
+          [msg`Name`, c.name],
+          [msg`Nodes`, msg`${c.nodes.alive} of ${c.nodes.total} alive`],
+          [msg`Registry`, registry],
           ...members,
-          ["Made", <Age key="made" at={c.createdAt} />],
-          ["This node's certificate ends", c.certificateEndsAt?.slice(0, 10) ?? "unknown"],
-          ["The authority's certificate ends", c.authorityEndsAt?.slice(0, 10) ?? "unknown"],
-          ["Id", <code key="id">{c.id}</code>],
+          [msg`Made`, <Age key="made" at={c.createdAt} />],
+          [msg`This node's certificate ends`, c.certificateEndsAt?.slice(0, 10) ?? msg`unknown`],
+          [msg`The authority's certificate ends`, c.authorityEndsAt?.slice(0, 10) ?? msg`unknown`],
+          [msg`Id`, <code key="id">{c.id}</code>],
         ]}
       />
     </Card>
@@ -209,9 +210,9 @@ function ClusterCard({ cluster: c }: { cluster: ClusterStatus }) {
 }
 
 const faces: Record<MemberState, { tone: Tone; word: string }> = {
-  up: { tone: "ok", word: "Up" },
-  down: { tone: "bad", word: "Down" },
-  unknown: { tone: "idle", word: "Unknown" },
+  up: { tone: "ok", word: msg`Up` },
+  down: { tone: "bad", word: msg`Down` },
+  unknown: { tone: "idle", word: msg`Unknown` },
 };
 
 /** A node by its name, with a link to its page. */
@@ -219,7 +220,7 @@ function NodeLink({ node: n }: { node: Member }) {
   return (
     <>
       <Link to={`/nodes/${encodeURIComponent(n.name)}`}>{n.name}</Link>
-      {n.self && " (this one)"}
+      {n.self && msg` (this one)`}
     </>
   );
 }
@@ -227,39 +228,39 @@ function NodeLink({ node: n }: { node: Member }) {
 export function NodeTag({ node: n }: { node: Member }) {
   const face = faces[n.state];
   if (n.draining) {
-    return <Tag tone={n.state === "up" ? "warn" : face.tone} word={`${face.word}, draining`} title="It hands over what it serves, and takes nothing" />;
+    return <Tag tone={n.state === "up" ? "warn" : face.tone} word={msg`${face.word}, draining`} title={msg`It hands over what it serves, and takes nothing`} />;
   }
   return <Tag {...face} />;
 }
 
 /** What other nodes hear of a node. */
 export function heard(n: Member): string {
-  return n.self ? "answers this page" : n.liveness;
+  return n.self ? msg`answers this page` : n.liveness;
 }
 
 export function load(n: Member): string {
-  return n.load ? `CPU ${n.load.cpu} %, memory ${n.load.memory} %, journals ${n.load.journal} %` : "not heard";
+  return n.load ? msg`CPU ${n.load.cpu} %, memory ${n.load.memory} %, journals ${n.load.journal} %` : msg`not heard`;
 }
 
 const columns = (cluster: ClusterStatus | undefined): Column<Member>[] => [
-  { key: "name", csv: (n) => n.name, title: "Name", cell: (n) => <NodeLink node={n} /> },
-  { key: "state", csv: (n) => n.state, title: "State", cell: (n) => <NodeTag node={n} /> },
-  { key: "heard", csv: (n) => n.liveness, title: "Heard", cell: heard },
-  { key: "vdisks", csv: (n) => n.vdisks, title: "vDisks", right: true, cell: (n) => n.vdisks },
-  { key: "load", csv: { title: "Processors (%)", value: (n) => n.load?.cpu }, title: "Load", wrap: true, cell: (n) => <span class={n.load ? undefined : "muted"}>{load(n)}</span> },
-  { key: "domain", csv: (n) => n.domain, title: "Domain", cell: (n) => n.domain || <span class="muted">not said</span> },
-  { key: "portals", csv: (n) => n.portals.join(" "), title: "Portals", wrap: true, cell: (n) => <span class="mono">{n.portals.join(" ")}</span> },
-  { key: "version", csv: (n) => n.version, title: "Version", cell: (n) => n.version },
-  { key: "started", csv: (n) => n.startedAt, title: "Started", right: true, cell: (n) => <Age at={n.startedAt} /> },
-  { key: "actions", title: "Actions", right: true, cell: (n) => <NodeActions node={n} cluster={cluster} small /> },
+  { key: "name", csv: (n) => n.name, title: msg`Name`, cell: (n) => <NodeLink node={n} /> },
+  { key: "state", csv: (n) => n.state, title: msg`State`, cell: (n) => <NodeTag node={n} /> },
+  { key: "heard", csv: (n) => n.liveness, title: msg`Heard`, cell: heard },
+  { key: "vdisks", csv: (n) => n.vdisks, title: msg`vDisks`, right: true, cell: (n) => n.vdisks },
+  { key: "load", csv: { title: msg`Processors (%)`, value: (n) => n.load?.cpu }, title: msg`Load`, wrap: true, cell: (n) => <span class={n.load ? undefined : "muted"}>{load(n)}</span> },
+  { key: "domain", csv: (n) => n.domain, title: msg`Domain`, cell: (n) => n.domain || <span class="muted">{msg`not said`}</span> },
+  { key: "portals", csv: (n) => n.portals.join(" "), title: msg`Portals`, wrap: true, cell: (n) => <span class="mono">{n.portals.join(" ")}</span> },
+  { key: "version", csv: (n) => n.version, title: msg`Version`, cell: (n) => n.version },
+  { key: "started", csv: (n) => n.startedAt, title: msg`Started`, right: true, cell: (n) => <Age at={n.startedAt} /> },
+  { key: "actions", title: msg`Actions`, right: true, cell: (n) => <NodeActions node={n} cluster={cluster} small /> },
 ];
 
 /** Why the node that answers cannot leave its cluster now. */
 function stays(n: Member, c: ClusterStatus | undefined): string | undefined {
   if (!c || c.name === null) {
-    return "It is in no cluster";
+    return msg`It is in no cluster`;
   }
-  return c.nodes.total === 1 ? "It is the last node of its cluster" : n.vdisks > 0 ? "It serves vDisks: drain it first" : undefined;
+  return c.nodes.total === 1 ? msg`It is the last node of its cluster` : n.vdisks > 0 ? msg`It serves vDisks: drain it first` : undefined;
 }
 
 /** Drain, leave and remove: small in a row of a table, or of the usual size. */
@@ -269,7 +270,7 @@ export function NodeActions({ node: n, cluster, small = false }: { node: Member;
   const resume = async () => {
     try {
       await call("DELETE /nodes/{node}/drain", { path: { node: n.id } });
-      toast("ok", `${n.name} takes vDisks again`);
+      toast("ok", msg`${n.name} takes vDisks again`);
     } catch (error) {
       const failure = asApiError(error);
       toast("bad", [failure.message, failure.hint].filter(Boolean).join(". "));
@@ -279,77 +280,77 @@ export function NodeActions({ node: n, cluster, small = false }: { node: Member;
   return (
     <>
       {n.draining ? (
-        <Button small={small} needs="manage" label={`Let ${n.name} take vDisks again`} onClick={() => void resume()}>
-          End drain
+        <Button small={small} needs="manage" label={msg`Let ${n.name} take vDisks again`} onClick={() => void resume()}>
+          {msg`End drain`}
         </Button>
       ) : (
-        <Button small={small} needs="manage" label={`Drain ${n.name}`} onClick={() => setOpen("drain")}>
-          Drain
+        <Button small={small} needs="manage" label={msg`Drain ${n.name}`} onClick={() => setOpen("drain")}>
+          {msg`Drain`}
         </Button>
       )}{" "}
       {n.self ? (
-        <Button small={small} kind="danger" needs="manage" label={`Let ${n.name} leave`} reason={stays(n, cluster)} onClick={() => setOpen("leave")}>
-          Leave
+        <Button small={small} kind="danger" needs="manage" label={msg`Let ${n.name} leave`} reason={stays(n, cluster)} onClick={() => setOpen("leave")}>
+          {msg`Leave`}
         </Button>
       ) : (
         <Button
           small={small}
           kind="danger"
           needs="manage"
-          label={`Remove ${n.name}`}
-          reason={n.state === "up" ? "It is up: drain it, then let it leave, on its own console" : undefined}
+          label={msg`Remove ${n.name}`}
+          reason={n.state === "up" ? msg`It is up: drain it, then let it leave, on its own console` : undefined}
           onClick={() => setOpen("remove")}
         >
-          Remove
+          {msg`Remove`}
         </Button>
       )}
       {open === "drain" && (
         <Confirm
-          title={`Drain ${n.name}`}
-          verb="Drain"
+          title={msg`Drain ${n.name}`}
+          verb={msg`Drain`}
           consequences={[
-            `It hands its ${plural(n.vdisks, "vDisk")} over to other nodes, one after the other; each pauses for less than a second.`,
-            "Until that is ended it takes none. Hosts need a path to the other nodes.",
+            msg`It hands its ${plural(n.vdisks, noun`vDisk`)} over to other nodes, one after the other; each pauses for less than a second.`,
+            msg`Until that is ended it takes none. Hosts need a path to the other nodes.`,
           ]}
           onClose={close}
           act={async () => {
             await call("POST /nodes/{node}/drain", { path: { node: n.id } });
-            toast("ok", `${n.name} hands over what it serves`);
+            toast("ok", msg`${n.name} hands over what it serves`);
             reload("nodes?", "node:", "vdisks?");
           }}
         />
       )}
       {open === "leave" && (
         <Confirm
-          title={`Let ${n.name} leave the cluster`}
-          verb="Leave the cluster"
+          title={msg`Let ${n.name} leave the cluster`}
+          verb={msg`Leave the cluster`}
           danger
           typeName={n.name}
           consequences={[
-            "It stops, and does not start again: what is in its data directory is of no use any more.",
-            `This page is its console: go on at that of another node of ${cluster?.name ?? "the cluster"}.`,
+            msg`It stops, and does not start again: what is in its data directory is of no use any more.`,
+            msg`This page is its console: go on at that of another node of ${cluster?.name ?? msg`the cluster`}.`,
           ]}
           onClose={close}
           act={async () => {
             await call("POST /cluster/leave");
-            toast("ok", `${n.name} left the cluster, and stops: go on at the console of another node`);
+            toast("ok", msg`${n.name} left the cluster, and stops: go on at the console of another node`);
           }}
         />
       )}
       {open === "remove" && (
         <Confirm
-          title={`Remove ${n.name}`}
-          verb="Remove node"
+          title={msg`Remove ${n.name}`}
+          verb={msg`Remove node`}
           danger
           typeName={n.name}
           consequences={[
-            "It is no part of the cluster any more, and does not start again as one.",
-            "What only its journals have is lost to the cluster.",
+            msg`It is no part of the cluster any more, and does not start again as one.`,
+            msg`What only its journals have is lost to the cluster.`,
           ]}
           onClose={close}
           act={async () => {
             await call("DELETE /nodes/{node}", { path: { node: n.id } });
-            toast("ok", `${n.name} is removed`);
+            toast("ok", msg`${n.name} is removed`);
             reload("nodes?", "cluster");
             navigate("/nodes");
           }}

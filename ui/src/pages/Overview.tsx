@@ -14,6 +14,7 @@ import { Sparkline } from "../parts/Sparkline";
 import { StackBar } from "../parts/StackBar";
 import { glyphs, healthFace } from "../parts/StateTag";
 import { Checklist } from "./Checklist";
+import { msg, rich } from "../text";
 
 const loadMore = () => import("./OverviewMore");
 
@@ -23,7 +24,7 @@ export function OverviewPage() {
   const all = !denied("read");
   const several = (useNodes().data?.items.length ?? 0) > 1;
   return (
-    <Page title="Overview">
+    <Page title={msg`Overview`}>
       <Load query={status} lines={8}>
         {(s) => (
           <div class="grid">
@@ -59,7 +60,7 @@ function width({ health }: Status): string {
 
 function HealthCard({ status: { health } }: { status: Status }) {
   return (
-    <Card title="Health" class={health.causes.length > 0 ? "span-12" : "span-3"}>
+    <Card title={msg`Health`} class={health.causes.length > 0 ? "span-12" : "span-3"}>
       <Verdict health={health} />
     </Card>
   );
@@ -68,14 +69,14 @@ function HealthCard({ status: { health } }: { status: Status }) {
 /** How the node is, and each cause. */
 export function Verdict({ health }: { health: Health }) {
   const { tone } = healthFace(health.state);
-  const verdict = { ok: "Healthy", warning: "Needs attention", error: "At risk" }[health.state];
+  const verdict = { ok: msg`Healthy`, warning: msg`Needs attention`, error: msg`At risk` }[health.state];
   return (
     <div class="stack">
       <div class={`verdict tone-${tone}`}>
         <span aria-hidden="true">{glyphs[tone]}</span> {verdict}
       </div>
       {health.causes.length === 0 ? (
-        <p class="muted">Every vPool and every vDisk does its work.</p>
+        <p class="muted">{msg`Every vPool and every vDisk does its work.`}</p>
       ) : (
         <ul class="causes">
           {health.causes.map((c) => (
@@ -111,14 +112,14 @@ export function Cause({ cause }: { cause: HealthCause }) {
 function remedyOf({ code, object }: HealthCause): { to: string; text: string } | undefined {
   const [kind, name] = object.split(" ", 2);
   if (name && (kind === "vdisk" || kind === "vpool" || kind === "backend" || kind === "node")) {
-    return { to: `/${kind}s/${encodeURIComponent(name)}`, text: `Open ${name}` };
+    return { to: `/${kind}s/${encodeURIComponent(name)}`, text: msg`Open ${name}` };
   }
   if (name && kind === "osd") {
     return code === "osd_full"
-      ? { to: `/disks/${name}`, text: `Open device ${name}` }
-      : { to: `/disks/${name}/replace`, text: "Replace disk" };
+      ? { to: `/disks/${name}`, text: msg`Open device ${name}` }
+      : { to: `/disks/${name}/replace`, text: msg`Replace disk` };
   }
-  return code.startsWith("alba") ? { to: "/alba", text: "Open object store" } : undefined;
+  return code.startsWith("alba") ? { to: "/alba", text: msg`Open object store` } : undefined;
 }
 
 /** A greater ratio says that next to nothing is stored, and no more. */
@@ -128,24 +129,23 @@ function CapacityCard({ status: { capacity: c }, class: name }: CardProps) {
   const used = c.total - c.free;
   const mapped = Math.min(c.mapped, c.stored); // compression, and what is not on the backend yet, can make it more
   return (
-    <Card title="Capacity" class={name}>
+    <Card title={msg`Capacity`} class={name}>
       <div class="stack">
         <div class="kpi" data-testid="stored">
           {bytes(c.stored)}
-          <small>stored</small>
+          <small>{msg`stored`}</small>
         </div>
         <StackBar
           format={bytes}
           whole={c.total}
           layers={[
-            { key: "mapped", value: mapped, text: "data of vDisks", colour: fillTone(used / c.total) },
-            { key: "older", value: c.stored - mapped, text: "overwritten, or kept for snapshots", colour: "second" },
-            { key: "others", value: c.total > 0 ? used - c.stored : 0, text: "of others", colour: "tone-idle" },
+            { key: "mapped", value: mapped, text: msg`data of vDisks`, colour: fillTone(used / c.total) },
+            { key: "older", value: c.stored - mapped, text: msg`overwritten, or kept for snapshots`, colour: "second" },
+            { key: "others", value: c.total > 0 ? used - c.stored : 0, text: msg`of others`, colour: "tone-idle" },
           ]}
         />
         <p class="muted small">
-          {c.total > 0 ? `${bytes(c.free)} free of ${bytes(c.total)}; ` : ""}
-          {bytes(c.provisioned)} provisioned{c.provisioned > c.stored && c.provisioned < ratioMost * c.stored ? `, ${count(c.provisioned / c.stored)} times what is stored` : ""}
+          {rich`${c.total > 0 ? msg`${bytes(c.free)} free of ${bytes(c.total)}; ` : ""}${bytes(c.provisioned)} provisioned${c.provisioned > c.stored && c.provisioned < ratioMost * c.stored ? msg`, ${count(c.provisioned / c.stored)} times what is stored` : ""}`}
         </p>
       </div>
     </Card>
@@ -155,14 +155,14 @@ function CapacityCard({ status: { capacity: c }, class: name }: CardProps) {
 function IOPSCard({ status, class: name }: CardProps) {
   const p = nodeSamples.value.at(-1)?.performance ?? status.performance;
   return (
-    <Card title="IOPS" class={name}>
+    <Card title={msg`IOPS`} class={name}>
       <div class="kpi num" data-testid="iops">
         {count(p.readIops + p.writeIops)}
       </div>
       <p class="muted small">
-        {count(p.readIops)} read, {count(p.writeIops)} write, now
+        {rich`${count(p.readIops)} read, ${count(p.writeIops)} write, now`}
       </p>
-      <Trend what="IOPS" format={count} of={(s) => s.readIops + s.writeIops} />
+      <Trend what={msg`IOPS`} format={count} of={(s) => s.readIops + s.writeIops} />
     </Card>
   );
 }
@@ -170,14 +170,14 @@ function IOPSCard({ status, class: name }: CardProps) {
 function LatencyCard({ status, class: name }: CardProps) {
   const p = nodeSamples.value.at(-1)?.performance ?? status.performance;
   return (
-    <Card title="Latency p99" class={name}>
+    <Card title={msg`Latency p99`} class={name}>
       <div class="kpi num">{latency(Math.max(p.readP99Us, p.writeP99Us))}</div>
       <p class="muted small">
         {p.readP99Us || p.writeP99Us
-          ? `${latency(p.readP99Us)} read, ${latency(p.writeP99Us)} write, inside the node`
-          : "No reads or writes now"}
+          ? msg`${latency(p.readP99Us)} read, ${latency(p.writeP99Us)} write, inside the node`
+          : msg`No reads or writes now`}
       </p>
-      <Trend what="Latency p99" format={latency} of={(s) => Math.max(s.readP99Us, s.writeP99Us)} />
+      <Trend what={msg`Latency p99`} format={latency} of={(s) => Math.max(s.readP99Us, s.writeP99Us)} />
     </Card>
   );
 }
@@ -185,18 +185,18 @@ function LatencyCard({ status, class: name }: CardProps) {
 /** A figure of the node in the time that the stream has told of it. */
 function Trend({ what, format, of }: { what: string; format: (n: number) => string; of: (p: Performance) => number }) {
   const values = nodeSamples.value.map((s) => of(s.performance));
-  return <Sparkline label={`${what} of the last two minutes, at most ${format(Math.max(0, ...values))}`} values={values} />;
+  return <Sparkline label={msg`${what} of the last two minutes, at most ${format(Math.max(0, ...values))}`} values={values} />;
 }
 
 function CountsCard({ status: { counts } }: { status: Status }) {
   const entries: [string, number, string][] = [
-    ["vPools", counts.vpools, "/vpools"],
-    ["vDisks", counts.vdisks, "/vdisks"],
-    ["Published", counts.published, "/iscsi"],
-    ["iSCSI sessions", counts.sessions, "/iscsi"],
+    [msg`vPools`, counts.vpools, "/vpools"],
+    [msg`vDisks`, counts.vdisks, "/vdisks"],
+    [msg`Published`, counts.published, "/iscsi"],
+    [msg`iSCSI sessions`, counts.sessions, "/iscsi"],
   ];
   return (
-    <Card title="Objects" class="span-6">
+    <Card title={msg`Objects`} class="span-6">
       <div class="counts">
         {entries.map(([name, n, to]) => (
           <Link key={name} to={to}>
@@ -212,14 +212,14 @@ function CountsCard({ status: { counts } }: { status: Status }) {
 function NodeCard({ status }: { status: Status }) {
   const { capacity: c } = status;
   return (
-    <Card title="Node" class="span-6" aside={<Seen at={status.observedAt} />}>
+    <Card title={msg`Node`} class="span-6" aside={<Seen at={status.observedAt} />}>
       <Facts
         rows={[
-          ["Name", status.node.name],
-          ["Version", status.version],
-          ["Started", <Age at={status.started} />],
-          ["iSCSI portals", status.portals.map((p) => p.address).join(", ") || "none"],
-          ["Journal", `${bytes(c.journalUsed)} of ${bytes(c.journalQuota)} waits for the backend`],
+          [msg`Name`, status.node.name],
+          [msg`Version`, status.version],
+          [msg`Started`, <Age at={status.started} />],
+          [msg`iSCSI portals`, status.portals.map((p) => p.address).join(", ") || msg`none`],
+          [msg`Journal`, msg`${bytes(c.journalUsed)} of ${bytes(c.journalQuota)} waits for the backend`],
         ]}
       />
     </Card>

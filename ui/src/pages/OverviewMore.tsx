@@ -19,6 +19,7 @@ import { SafetyBar, safetyTone } from "../parts/SafetyBar";
 import { SilentNodes } from "../parts/SilentNodes";
 import { StackBar } from "../parts/StackBar";
 import { copyFace, copyStates, glyphs, Tag, type Tone } from "../parts/StateTag";
+import { msg, noun, rich } from "../text";
 
 /** Tasks and events that are shown; their pages have the rest. */
 const tasksMax = 5;
@@ -40,8 +41,8 @@ export function OverviewMore({ status, several }: { status: Status; several: boo
 }
 
 const orders = [
-  { id: "iops", text: "IOPS" },
-  { id: "latency", text: "Latency" },
+  { id: "iops", text: msg`IOPS` },
+  { id: "latency", text: msg`Latency` },
 ] as const;
 
 /** The vDisks that do most, or are slowest; the address says which. The node orders them. */
@@ -54,10 +55,10 @@ function BusiestCard({ several }: { several: boolean }) {
   );
   return (
     <Card
-      title={several ? "Busiest vDisks of this node" : "Busiest vDisks"}
+      title={several ? msg`Busiest vDisks of this node` : msg`Busiest vDisks`}
       class="span-6"
       aside={
-        <div class="ranges" role="group" aria-label="Order of the vDisks">
+        <div class="ranges" role="group" aria-label={msg`Order of the vDisks`}>
           <OneOf options={orders} chosen={by} onChoose={(o) => setQuery({ top: o === orders[0] ? undefined : o.id }, { replace: true })} />
         </div>
       }
@@ -74,7 +75,7 @@ function Busiest({ vdisks, by }: { vdisks: VDisk[]; by: "iops" | "latency" }) {
   });
   const busy = figures.filter((f) => f.iops > 0 || f.p99 > 0);
   if (busy.length === 0) {
-    return <p class="muted">No vDisk reads or writes now.</p>;
+    return <p class="muted">{msg`No vDisk reads or writes now.`}</p>;
   }
   const most = Math.max(...busy.map((f) => f[by === "iops" ? "iops" : "p99"]));
   return (
@@ -82,8 +83,8 @@ function Busiest({ vdisks, by }: { vdisks: VDisk[]; by: "iops" | "latency" }) {
       {busy.map(({ v, iops, p99 }) => (
         <li key={v.id} class="busiest">
           <Link to={`/vdisks/${encodeURIComponent(v.name)}`}>{v.name}</Link>
-          <Meter label={by === "iops" ? `${count(iops)} IOPS` : `${latency(p99)} p99`} parts={[{ share: (by === "iops" ? iops : p99) / most }]} />
-          <span class="num small">{count(iops)} IOPS</span>
+          <Meter label={by === "iops" ? msg`${count(iops)} IOPS` : msg`${latency(p99)} p99`} parts={[{ share: (by === "iops" ? iops : p99) / most }]} />
+          <span class="num small">{rich`${count(iops)} IOPS`}</span>
           <span class="num small muted">{latency(p99)}</span>
         </li>
       ))}
@@ -95,9 +96,9 @@ function Busiest({ vdisks, by }: { vdisks: VDisk[]; by: "iops" | "latency" }) {
 function FillingCard({ filling }: { filling: Filling[] }) {
   const shown = filling.filter((f) => f.total > 0).slice(0, fillingMax);
   return (
-    <Card title="Until full" class="span-6">
+    <Card title={msg`Until full`} class="span-6">
       {shown.length === 0 ? (
-        <p class="muted">No place tells how large it is.</p>
+        <p class="muted">{msg`No place tells how large it is.`}</p>
       ) : (
         <ul class="stack">
           {shown.map((f) => (
@@ -107,9 +108,9 @@ function FillingCard({ filling }: { filling: Filling[] }) {
                 <span class="spacer" />
                 <span class={`small tone-${urgency(f)}`}>{untilFull(f)}</span>
               </div>
-              <Meter label={`${percent(f.total - f.free, f.total)} used`} parts={[{ share: (f.total - f.free) / f.total, class: fillTone((f.total - f.free) / f.total) }]} />
+              <Meter label={msg`${percent(f.total - f.free, f.total)} used`} parts={[{ share: (f.total - f.free) / f.total, class: fillTone((f.total - f.free) / f.total) }]} />
               <span class="muted small">
-                {bytes(f.total - f.free)} of {bytes(f.total)} used
+                {rich`${bytes(f.total - f.free)} of ${bytes(f.total)} used`}
               </span>
             </li>
           ))}
@@ -124,7 +125,7 @@ function Place({ filling: f }: { filling: Filling }) {
   if (kind === "vpool" && name) {
     return (
       <span>
-        Backend of <Link to={`/vpools/${encodeURIComponent(name)}`}>{name}</Link>
+        {rich`Backend of ${<Link to={`/vpools/${encodeURIComponent(name)}`}>{name}</Link>}`}
       </span>
     );
   }
@@ -139,13 +140,13 @@ function urgency({ to100Ms: ms }: Filling): Tone {
 
 function untilFull(f: Filling): string {
   if (!f.known) {
-    return "No trend yet: that takes six hours";
+    return msg`No trend yet: that takes six hours`;
   }
   if (f.to100Ms === null) {
-    return "Not within a year";
+    return msg`Not within a year`;
   }
-  const full = f.to100Ms === 0 ? "full" : `full in ${duration(f.to100Ms)}`;
-  return f.to80Ms ? `80 % in ${duration(f.to80Ms)}, ${full}` : capital(full);
+  const full = f.to100Ms === 0 ? "full" : msg`full in ${duration(f.to100Ms)}`;
+  return f.to80Ms ? msg`80 % in ${duration(f.to80Ms)}, ${full}` : capital(full);
 }
 
 /** In which state the copies of journals are, each with its vDisks. */
@@ -158,7 +159,7 @@ function CopiesCard({ counts, several }: { counts: DtlCounts; several: boolean }
     return null;
   }
   return (
-    <Card title={several ? "Copies of journals of this node" : "Copies of journals"} class="span-12">
+    <Card title={several ? msg`Copies of journals of this node` : msg`Copies of journals`} class="span-12">
       <StackBar layers={layers} format={count} />
     </Card>
   );
@@ -172,14 +173,14 @@ function SafetyCard() {
   }
   const tone = safetyTone(a.tolerates);
   return (
-    <Card title="Safety of objects" class="span-12" aside={<Link to="/alba">Object store</Link>}>
+    <Card title={msg`Safety of objects`} class="span-12" aside={<Link to="/alba">{msg`Object store`}</Link>}>
       <div class="stack">
         <p>
           <span class={`tone-${tone}`} aria-hidden="true">
             {glyphs[tone]}
           </span>{" "}
           {capital(a.safety)}
-          {a.repair > 0 && `; ${plural(a.repair, "object")} to be repaired`}
+          {a.repair > 0 && msg`; ${plural(a.repair, noun`object`)} to be repaired`}
         </p>
         <SafetyBar survives={a.survives} />
       </div>
@@ -190,13 +191,13 @@ function SafetyCard() {
 function TasksCard() {
   const jobs = useQuery<JobList>("jobs?overview", () => call("GET /jobs", { query: { state: "running,waiting", limit: tasksMax } }), statusEveryMs);
   return (
-    <Card title="Running tasks" class="span-6" aside={<Link to="/tasks">All tasks</Link>}>
+    <Card title={msg`Running tasks`} class="span-6" aside={<Link to="/tasks">{msg`All tasks`}</Link>}>
       <Load query={jobs}>
         {(list) => (
           <div class="stack">
-            <SilentNodes nodes={list.silent} what="Its tasks" />
+            <SilentNodes nodes={list.silent} what={msg`Its tasks`} />
             {list.items.length === 0 ? (
-              <p class="muted">Nothing runs.</p>
+              <p class="muted">{msg`Nothing runs.`}</p>
             ) : (
               <ul class="stack">
                 {list.items.map((j) => (
@@ -214,7 +215,7 @@ function TasksCard() {
                 ))}
               </ul>
             )}
-            {list.running > list.items.length && <span class="muted small">{plural(list.running, "task")} in all.</span>}
+            {list.running > list.items.length && <span class="muted small">{rich`${plural(list.running, noun`task`)} in all.`}</span>}
           </div>
         )}
       </Load>
@@ -227,12 +228,12 @@ const tones: Record<string, Tone> = { info: "info", warning: "warn", error: "bad
 function EventsCard() {
   const events = useQuery<EventList>("events?overview", () => call("GET /events/history", { query: { limit: eventsMax } }));
   return (
-    <Card title="Recent events" class="span-6" aside={<Link to="/events">All events</Link>}>
+    <Card title={msg`Recent events`} class="span-6" aside={<Link to="/events">{msg`All events`}</Link>}>
       <Load query={events}>
         {(list) => (
           <div class="stack">
-            <SilentNodes nodes={list.silent} what="Its events" />
-            {list.items.length === 0 && <p class="muted">Nothing happened yet.</p>}
+            <SilentNodes nodes={list.silent} what={msg`Its events`} />
+            {list.items.length === 0 && <p class="muted">{msg`Nothing happened yet.`}</p>}
             <ul class="stack-tight">
               {list.items.map((e) => (
                 <li key={`${e.node} ${e.seq}`} class="recent">

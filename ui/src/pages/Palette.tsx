@@ -10,6 +10,7 @@ import { setTheme } from "../theme";
 import { Finder, usePaused, type Group, type Item } from "../parts/Finder";
 import { navigation } from "../parts/navigation";
 import { VDiskTag, VPoolTag } from "../parts/StateTag";
+import { msg } from "../text";
 
 /** vDisks or vPools that one search shows. */
 const foundMax = 8;
@@ -20,9 +21,9 @@ export function Palette({ onClose }: { onClose: () => void }) {
   const asked = usePaused(text.trim());
   return (
     <Finder
-      title="Search and commands"
-      label="Search pages, vDisks, vPools and actions"
-      placeholder="Where to, or what to do?"
+      title={msg`Search and commands`}
+      label={msg`Search pages, vDisks, vPools and actions`}
+      placeholder={msg`Where to, or what to do?`}
       text={text}
       onText={setText}
       groups={[...known(text), ...useFound(asked)]}
@@ -47,7 +48,7 @@ function useFound(q: string): Group[] {
   const found = useQuery("palette?" + q, load).data;
   return [
     {
-      title: "vDisks",
+      title: msg`vDisks`,
       items: (found?.vdisks ?? []).map((v) => ({
         key: "vdisk-" + v.id,
         text: v.name,
@@ -62,7 +63,7 @@ function useFound(q: string): Group[] {
       })),
     },
     {
-      title: "vPools",
+      title: msg`vPools`,
       items: (found?.vpools ?? []).map((p) => ({
         key: "vpool-" + p.id,
         text: p.name,
@@ -76,27 +77,27 @@ function useFound(q: string): Group[] {
 
 /** What is done often: words, the role it needs, and where. */
 const actions: [string, Role, string][] = [
-  ["Create vDisk", "write", "/vdisks/new"],
-  ["Import image", "write", "/vdisks/import"],
-  ["Create vPool", "manage", "/vpools/new"],
-  ["Recover vPool", "manage", "/vpools/recover"],
-  ["New shared target", "write", "/iscsi/new"],
-  ["Register backend", "manage", "/backends/new"],
-  ["Claim device", "manage", "/disks/claim"],
-  ["New preset", "manage", "/alba/presets/new"],
-  ["Add cloud", "manage", "/openstack/new"],
-  ["Attach to Cinder", "write", "/openstack/driver"],
-  ["Add vCenter", "manage", "/vsphere/new"],
-  ["Create datastore", "manage", "/vsphere/datastores/new"],
-  ["Import datastore", "manage", "/vsphere/import"],
-  ["Give a virtual machine a raw disk", "manage", "/vsphere/rdms/new"],
-  ["New silence", "write", "/alerts/silences/new?tab=silences"],
-  ["Add alert channel", "manage", "/alerts/channels/new?tab=channels"],
-  ["New alert rule", "manage", "/alerts/rules/new?tab=rules"],
-  ["New alert threshold", "manage", "/alerts/thresholds/new?tab=thresholds"],
-  ["Add node", "manage", "/nodes/new"],
-  ["Create user", "manage", "/users/new"],
-  ["Create token", "read", "/tokens/new"],
+  [msg`Create vDisk`, "write", "/vdisks/new"],
+  [msg`Import image`, "write", "/vdisks/import"],
+  [msg`Create vPool`, "manage", "/vpools/new"],
+  [msg`Recover vPool`, "manage", "/vpools/recover"],
+  [msg`New shared target`, "write", "/iscsi/new"],
+  [msg`Register backend`, "manage", "/backends/new"],
+  [msg`Claim device`, "manage", "/disks/claim"],
+  [msg`New preset`, "manage", "/alba/presets/new"],
+  [msg`Add cloud`, "manage", "/openstack/new"],
+  [msg`Attach to Cinder`, "write", "/openstack/driver"],
+  [msg`Add vCenter`, "manage", "/vsphere/new"],
+  [msg`Create datastore`, "manage", "/vsphere/datastores/new"],
+  [msg`Import datastore`, "manage", "/vsphere/import"],
+  [msg`Give a virtual machine a raw disk`, "manage", "/vsphere/rdms/new"],
+  [msg`New silence`, "write", "/alerts/silences/new?tab=silences"],
+  [msg`Add alert channel`, "manage", "/alerts/channels/new?tab=channels"],
+  [msg`New alert rule`, "manage", "/alerts/rules/new?tab=rules"],
+  [msg`New alert threshold`, "manage", "/alerts/thresholds/new?tab=thresholds"],
+  [msg`Add node`, "manage", "/nodes/new"],
+  [msg`Create user`, "manage", "/users/new"],
+  [msg`Create token`, "read", "/tokens/new"],
 ];
 
 /** Pages and actions that have every word of the text. */
@@ -113,17 +114,17 @@ function known(text: string): Group[] {
     reason: denied(needs),
     act: () => navigate(to),
   }));
-  const themes = (["light", "dark"] as const).map((t): Item => ({ key: "theme-" + t, text: `Use the ${t} theme`, icon: "person", act: () => setTheme(t) }));
+  const themes = (["light", "dark"] as const).map((t): Item => ({ key: "theme-" + t, text: msg`Use the ${t} theme`, icon: "person", act: () => setTheme(t) }));
   const leave: Item = {
     key: "leave",
-    text: "Sign out",
+    text: msg`Sign out`,
     icon: "person",
     act: () => void signOut().catch((error: unknown) => toast("bad", asApiError(error).message)),
   };
   return [
-    { title: "Pages", items: pages.filter(fits) },
-    { title: "Actions", items: [...doing, ...themes, leave].filter(fits) },
+    { title: msg`Pages`, items: pages.filter(fits) },
+    { title: msg`Actions`, items: [...doing, ...themes, leave].filter(fits) },
   ];
 }
 
-const trash = { to: "/trash", text: "Trash", icon: "close" } as const;
+const trash = { to: "/trash", text: msg`Trash`, icon: "close" } as const;

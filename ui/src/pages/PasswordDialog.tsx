@@ -9,6 +9,7 @@ import { Dialog } from "../parts/Dialog";
 import { TextField } from "../parts/Field";
 import { FormError } from "../parts/Notice";
 import { NewPasswordField } from "../parts/PasswordField";
+import { msg, rich } from "../text";
 
 type Props = { user: string; own: boolean; external?: boolean; onClose: () => void };
 
@@ -24,11 +25,11 @@ export function PasswordDialog({ user, own, external, onClose }: Props) {
       await call("PATCH /users/{user}", { path: { user }, body: external ? { password, external: false } : { password } });
       reload("users");
     }
-    toast("ok", own ? "Password changed" : `Password of ${user} changed`);
+    toast("ok", own ? msg`Password changed` : msg`Password of ${user} changed`);
     onClose();
   };
   return (
-    <Dialog title={own ? "Change password" : `Set password of ${user}`} onClose={onClose}>
+    <Dialog title={own ? msg`Change password` : msg`Set password of ${user}`} onClose={onClose}>
       <form
         class="stack-wide"
         noValidate
@@ -39,7 +40,7 @@ export function PasswordDialog({ user, own, external, onClose }: Props) {
       >
         {own && (
           <TextField
-            label="Present password"
+            label={msg`Present password`}
             name="current"
             value={current}
             onValue={setCurrent}
@@ -48,21 +49,21 @@ export function PasswordDialog({ user, own, external, onClose }: Props) {
           />
         )}
         <NewPasswordField
-          label="New password"
+          label={msg`New password`}
           name="password"
           value={password}
           onValue={setPassword}
           error={submit.at("password")}
         />
         {external && (
-          <p>The sign-in provider has no say in this user any more, for good: {user} signs in with this password alone.</p>
+          <p>{rich`The sign-in provider has no say in this user any more, for good: ${user} signs in with this password alone.`}</p>
         )}
-        <p class="muted small">{own ? "Your other browser sessions" : `Browser sessions of ${user}`} end and need the new password.</p>
+        <p class="muted small">{rich`${own ? msg`Your other browser sessions` : msg`Browser sessions of ${user}`} end and need the new password.`}</p>
         <FormError submit={submit} fields={["currentPassword", "password"]} />
         <div class="dialog-foot">
-          <Button onClick={onClose}>Cancel</Button>
+          <Button onClick={onClose}>{msg`Cancel`}</Button>
           <Button type="submit" kind="primary" busy={submit.busy}>
-            Set password
+            {msg`Set password`}
           </Button>
         </div>
       </form>

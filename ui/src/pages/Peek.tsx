@@ -20,6 +20,7 @@ import { Sparkline } from "../parts/Sparkline";
 import { Tag, VDiskTag, VPoolTag, vdiskFace, vpoolFace } from "../parts/StateTag";
 import { NodeTag } from "./Nodes";
 import { mirrored } from "./VDiskNode";
+import { msg } from "../text";
 
 /** The time of the lines. */
 const range = ranges.find((r) => r.id === "10m");
@@ -39,12 +40,12 @@ export function PeekVDisk({ id }: { id: string }) {
 
 function VDiskFacts({ vdisk: v }: { vdisk: VDisk }) {
   const rows: Row[] = [
-    ["vPool", <Link key="vpool" to={`/vpools/${encodeURIComponent(v.vpool)}`}>{v.vpool}</Link>],
-    ["Node", v.node],
-    ["Journal mirrored", mirrored(v.dtl)],
-    ["Stored", bytes(v.stored)],
+    [msg`vPool`, <Link key="vpool" to={`/vpools/${encodeURIComponent(v.vpool)}`}>{v.vpool}</Link>],
+    [msg`Node`, v.node],
+    [msg`Journal mirrored`, mirrored(v.dtl)],
+    [msg`Stored`, bytes(v.stored)],
     [
-      "Published",
+      msg`Published`,
       v.published ? (
         <Link key="iqn" to={`/iscsi/${encodeURIComponent(v.published.iqn)}`}>
           <span class="mono">{v.published.iqn}</span>
@@ -53,17 +54,17 @@ function VDiskFacts({ vdisk: v }: { vdisk: VDisk }) {
         "no"
       ),
     ],
-    ...(v.published ? ([["Sessions", v.published.sessions]] as Row[]) : []),
-    ["Labels", <LabelChips key="labels" labels={v.labels} />],
-    ["Created", <Age key="created" at={v.created} />],
-    ["Last commit", <Age key="commit" at={v.lastCommit} />],
+    ...(v.published ? ([[msg`Sessions`, v.published.sessions]] as Row[]) : []),
+    [msg`Labels`, <LabelChips key="labels" labels={v.labels} />],
+    [msg`Created`, <Age key="created" at={v.created} />],
+    [msg`Last commit`, <Age key="commit" at={v.lastCommit} />],
   ];
   return (
     <>
       {v.stateReason && <Notice tone={vdiskFace(v.state).tone}>{v.stateReason}</Notice>}
       <Lines kind="vdisk" id={v.id} at={v.node} />
-      <Fill what="Written" part={v.mapped} whole={v.size} plain />
-      <Fill what="Journal" part={v.journal.used} whole={v.journal.quota} />
+      <Fill what={msg`Written`} part={v.mapped} whole={v.size} plain />
+      <Fill what={msg`Journal`} part={v.journal.used} whole={v.journal.quota} />
       <Facts rows={rows} />
     </>
   );
@@ -80,16 +81,16 @@ export function PeekVPool({ id }: { id: string }) {
           <>
             {shown.stateReason && <Notice tone={vpoolFace(shown.state).tone}>{shown.stateReason}</Notice>}
             <Lines kind="vpool" id={shown.id} at={shown.node ?? undefined} />
-            {shown.total > 0 && <Fill what="Disk" part={shown.total - shown.free} whole={shown.total} />}
+            {shown.total > 0 && <Fill what={msg`Disk`} part={shown.total - shown.free} whole={shown.total} />}
             <Facts
               rows={[
-                ["vDisks", <Link key="vdisks" to={`/vdisks?vpool=${encodeURIComponent(shown.name)}`}>{shown.vdisks}</Link>],
-                ["Backend", shown.backend.kind === "alba" ? "Object store" : shown.backend.store || "Directory"],
-                ["Place", <code key="path">{shown.backend.path}</code>],
-                ["Stored", bytes(shown.stored)],
-                ["Written", bytes(shown.mapped)],
-                ["Provisioned", bytes(shown.provisioned)],
-                ["Created", <Age key="created" at={shown.created} />],
+                [msg`vDisks`, <Link key="vdisks" to={`/vdisks?vpool=${encodeURIComponent(shown.name)}`}>{shown.vdisks}</Link>],
+                [msg`Backend`, shown.backend.kind === "alba" ? msg`Object store` : shown.backend.store || msg`Directory`],
+                [msg`Place`, <code key="path">{shown.backend.path}</code>],
+                [msg`Stored`, bytes(shown.stored)],
+                [msg`Written`, bytes(shown.mapped)],
+                [msg`Provisioned`, bytes(shown.provisioned)],
+                [msg`Created`, <Age key="created" at={shown.created} />],
               ]}
             />
           </>
@@ -103,7 +104,7 @@ export function PeekVPool({ id }: { id: string }) {
 export function PeekDevice({ number }: { number: number }) {
   const osd = useOSD(number);
   return (
-    <Peek id={String(number)} title={`Device ${number}`} to={`/disks/${number}`} state={osd.data && <OSDTag osd={osd.data} />}>
+    <Peek id={String(number)} title={msg`Device ${number}`} to={`/disks/${number}`} state={osd.data && <OSDTag osd={osd.data} />}>
       <Load query={osd}>{(o) => <DeviceFacts osd={o} />}</Load>
     </Peek>
   );
@@ -113,15 +114,15 @@ function DeviceFacts({ osd: o }: { osd: OSD }) {
   return (
     <>
       {o.problem && <Notice tone="bad">{o.problem}</Notice>}
-      <Fill what="Used" part={o.used} whole={o.total} />
+      <Fill what={msg`Used`} part={o.used} whole={o.total} />
       <Facts
         rows={[
-          ["Node", [o.node, o.domain && `in ${o.domain}`].filter(Boolean).join(", ")],
-          [o.kind === "local" ? "Directory" : "Address", <code key="place">{place(o)}</code>],
-          ["Disk", label(o.disk) || <span class="muted">not told</span>],
-          ["SMART", <HealthTag key="health" disk={o.disk} />],
-          ["Temperature", temperature(o.disk)],
-          ["Seen", <Age key="seen" at={o.observedAt} />],
+          [msg`Node`, [o.node, o.domain && msg`in ${o.domain}`].filter(Boolean).join(", ")],
+          [o.kind === "local" ? msg`Directory` : msg`Address`, <code key="place">{place(o)}</code>],
+          [msg`Disk`, label(o.disk) || <span class="muted">{msg`not told`}</span>],
+          [msg`SMART`, <HealthTag key="health" disk={o.disk} />],
+          [msg`Temperature`, temperature(o.disk)],
+          [msg`Seen`, <Age key="seen" at={o.observedAt} />],
         ]}
       />
     </>
@@ -133,16 +134,16 @@ export function PeekTarget({ iqn }: { iqn: string }) {
   const target = useTarget(iqn);
   const name = target.data?.luns.length === 1 ? target.data.luns[0]?.vdisk : undefined;
   return (
-    <Peek id={iqn} title={name ? `Target of ${name}` : "Target"} to={`/iscsi/${encodeURIComponent(iqn)}`}>
+    <Peek id={iqn} title={name ? msg`Target of ${name}` : msg`Target`} to={`/iscsi/${encodeURIComponent(iqn)}`}>
       <Load query={target}>
         {(t) => (
           <Facts
             rows={[
-              ["Name", <span key="iqn" class="mono">{t.iqn}</span>],
-              ["Sessions", t.sessions],
-              ["Initiators", t.open ? "any with the secret" : t.acl.length > 0 ? <Each key="acl" of={t.acl} /> : <span class="muted">nobody yet</span>],
-              ...t.luns.map((l): Row => [`LUN ${l.lun}`, <span key={l.lun}><Link to={`/vdisks/${encodeURIComponent(l.vdisk)}`}>{l.vdisk}</Link>, {bytes(l.size)}</span>]),
-              ["Created", <Age key="created" at={t.created} />],
+              [msg`Name`, <span key="iqn" class="mono">{t.iqn}</span>],
+              [msg`Sessions`, t.sessions],
+              [msg`Initiators`, t.open ? msg`any with the secret` : t.acl.length > 0 ? <Each key="acl" of={t.acl} /> : <span class="muted">{msg`nobody yet`}</span>],
+              ...t.luns.map((l): Row => [msg`LUN ${l.lun}`, <span key={l.lun}><Link to={`/vdisks/${encodeURIComponent(l.vdisk)}`}>{l.vdisk}</Link>, {bytes(l.size)}</span>]),
+              [msg`Created`, <Age key="created" at={t.created} />],
             ]}
           />
         )}
@@ -176,19 +177,19 @@ export function PeekNode({ id }: { id: string }) {
             <Lines kind="node" id={shown.id} at={shown.name} />
             {shown.load && (
               <>
-                <Fill what="Processors" part={shown.load.cpu} whole={100} format={share} />
-                <Fill what="Memory" part={shown.load.memory} whole={100} format={share} />
-                <Fill what="Journals" part={shown.load.journal} whole={100} format={share} />
+                <Fill what={msg`Processors`} part={shown.load.cpu} whole={100} format={share} />
+                <Fill what={msg`Memory`} part={shown.load.memory} whole={100} format={share} />
+                <Fill what={msg`Journals`} part={shown.load.journal} whole={100} format={share} />
               </>
             )}
             <Facts
               rows={[
-                ["vDisks", <Link key="vdisks" to={`/vdisks?node=${encodeURIComponent(shown.name)}`}>{shown.vdisks}</Link>],
-                ["Domain", shown.domain || <span class="muted">not said</span>],
-                ["Portals", shown.portals.length > 0 ? <Each key="portals" of={shown.portals} /> : "none"],
-                ["Version", shown.version],
-                ["Started", <Age key="started" at={shown.startedAt} />],
-                ["Joined", <Age key="joined" at={shown.joinedAt} />],
+                [msg`vDisks`, <Link key="vdisks" to={`/vdisks?node=${encodeURIComponent(shown.name)}`}>{shown.vdisks}</Link>],
+                [msg`Domain`, shown.domain || <span class="muted">{msg`not said`}</span>],
+                [msg`Portals`, shown.portals.length > 0 ? <Each key="portals" of={shown.portals} /> : "none"],
+                [msg`Version`, shown.version],
+                [msg`Started`, <Age key="started" at={shown.startedAt} />],
+                [msg`Joined`, <Age key="joined" at={shown.joinedAt} />],
               ]}
             />
           </>
@@ -201,22 +202,22 @@ export function PeekNode({ id }: { id: string }) {
 /** One snapshot, as its list has it; undefined: that has it no more. */
 export function PeekSnapshot({ id, snapshot: s }: { id: string; snapshot: Snapshot | undefined }) {
   return (
-    <Peek id={id} title={s?.name ?? "Snapshot"} state={s && (s.inBackend ? <Tag tone="ok" word="In the backend" /> : <Tag tone="info" word="Not in the backend yet" />)}>
+    <Peek id={id} title={s?.name ?? msg`Snapshot`} state={s && (s.inBackend ? <Tag tone="ok" word={msg`In the backend`} /> : <Tag tone="info" word={msg`Not in the backend yet`} />)}>
       {s ? (
         <Facts
           rows={[
-            ["Made", time(s.created)],
-            ["Age", <Age key="age" at={s.created} />],
-            ["Size", bytes(s.size)],
-            ["By", s.automatic ? "schedule" : "hand"],
-            ["Consistent", s.consistent ? "applications" : "crash"],
-            ["Sticky", s.sticky ? "yes" : "no"],
-            ["Labels", <LabelChips key="labels" labels={s.labels} />],
-            ["Id", <code key="id">{s.id}</code>],
+            [msg`Made`, time(s.created)],
+            [msg`Age`, <Age key="age" at={s.created} />],
+            [msg`Size`, bytes(s.size)],
+            [msg`By`, s.automatic ? "schedule" : "hand"],
+            [msg`Consistent`, s.consistent ? "applications" : "crash"],
+            [msg`Sticky`, s.sticky ? "yes" : "no"],
+            [msg`Labels`, <LabelChips key="labels" labels={s.labels} />],
+            [msg`Id`, <code key="id">{s.id}</code>],
           ]}
         />
       ) : (
-        <p class="muted">It is not on this page of the list.</p>
+        <p class="muted">{msg`It is not on this page of the list.`}</p>
       )}
     </Peek>
   );
@@ -231,7 +232,7 @@ function Fill({ what, part, whole, plain, format = bytes }: { what: string; part
     <div class="stack-tight">
       <div class="row">
         <b>{what}</b> <span class="spacer" />
-        {format === bytes ? `${bytes(part)} of ${bytes(whole)} (${percent(part, whole)})` : format(part)}
+        {format === bytes ? msg`${bytes(part)} of ${bytes(whole)} (${percent(part, whole)})` : format(part)}
       </div>
       <Meter label={`${what}: ${percent(part, whole)}`} parts={[{ share, class: plain ? "" : fillTone(share) }]} />
     </div>
@@ -250,14 +251,14 @@ function Lines({ at, ...of }: { kind: Charted["kind"]; id: string; at?: string |
   return (
     <div class="peek-lines">
       <div>
-        <div class="muted small">IOPS</div>
+        <div class="muted small">{msg`IOPS`}</div>
         <div class="kpi num">{last ? count(last.readIops + last.writeIops) : "–"}</div>
-        <Sparkline label={`IOPS of the last ten minutes, at most ${count(most(iops))}`} values={iops} />
+        <Sparkline label={msg`IOPS of the last ten minutes, at most ${count(most(iops))}`} values={iops} />
       </div>
       <div>
-        <div class="muted small">Latency p99</div>
+        <div class="muted small">{msg`Latency p99`}</div>
         <div class="kpi num">{last ? latency(Math.max(last.readP99Us, last.writeP99Us)) : "–"}</div>
-        <Sparkline label={`Latency p99 of the last ten minutes, at most ${latency(most(p99))}`} values={p99} />
+        <Sparkline label={msg`Latency p99 of the last ten minutes, at most ${latency(most(p99))}`} values={p99} />
       </div>
     </div>
   );

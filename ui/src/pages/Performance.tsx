@@ -44,6 +44,7 @@ import {
 import { adopt } from "./PerformanceSheet";
 import { Heatmap, heatFields, sideWords, useHeat, type Side } from "./PerformanceHeatmap";
 import { AddObject, Source, useObjects } from "./PerformanceObjects";
+import { msg, rich } from "../text";
 
 /** What the address says. */
 function asked() {
@@ -99,7 +100,7 @@ export function PerformancePage() {
     ]);
     save(new Blob([text], { type: "text/csv" }), `ovgate-performance-${iso(until ?? now()).replace(/:/g, "")}.csv`);
   };
-  const full = refs.length >= objectsMax ? `${objectsMax} objects are shown: take one away first` : undefined;
+  const full = refs.length >= objectsMax ? msg`${objectsMax} objects are shown: take one away first` : undefined;
   useEffect(() => {
     // With the ids, an address that is kept leads to the same objects when they are called otherwise.
     const named = refs.map((ref) => ({ ...ref, id: ref.id ?? known.get(refKey(ref))?.charted?.id }));
@@ -109,15 +110,15 @@ export function PerformancePage() {
   }, [known]);
   return (
     <Page
-      title="Performance"
+      title={msg`Performance`}
       actions={
         <>
           <Button kind="primary" reason={full} onClick={() => setAdding(true)}>
-            Add object
+            {msg`Add object`}
           </Button>
           <ShareButton refs={refs} until={until ?? rows.at(-1)?.time} />
-          <Button reason={reading ? "It is still being read" : rows.length === 0 ? "There is nothing to save yet" : undefined} onClick={toFile}>
-            Save as CSV
+          <Button reason={reading ? msg`It is still being read` : rows.length === 0 ? msg`There is nothing to save yet` : undefined} onClick={toFile}>
+            {msg`Save as CSV`}
           </Button>
         </>
       }
@@ -168,7 +169,7 @@ function Charts({ drawn, columns, rows, range, end, loading, children }: ChartsP
         />
       ))}
       {children}
-      {drawn.length === 0 && !children && <p class="span-12 muted">No metric is chosen that these objects have: choose some above.</p>}
+      {drawn.length === 0 && !children && <p class="span-12 muted">{msg`No metric is chosen that these objects have: choose some above.`}</p>}
     </div>
   );
 }
@@ -176,7 +177,7 @@ function Charts({ drawn, columns, rows, range, end, loading, children }: ChartsP
 /** The objects shown, with the colour of their lines, and a way to take each away. */
 function Chosen({ feeds, refs }: { feeds: Feed[]; refs: Ref[] }) {
   return (
-    <ul class="chosen" aria-label="Objects shown">
+    <ul class="chosen" aria-label={msg`Objects shown`}>
       {feeds.map((f, i) => {
         const to = objectAddress(`${f.ref.kind} ${f.name}`);
         return (
@@ -184,7 +185,7 @@ function Chosen({ feeds, refs }: { feeds: Feed[]; refs: Ref[] }) {
             <span class={`swatch c${i + 1}`} aria-hidden="true" />
             <span class="muted small">{kindWords[f.ref.kind]}</span>
             {to ? <Link to={to}>{f.label}</Link> : f.label}
-            <Button small icon kind="quiet" label={`Take ${f.label} away`} onClick={() => setRefs(refs.filter((r) => r !== f.ref && refKey(r) !== refKey(f.ref)))}>
+            <Button small icon kind="quiet" label={msg`Take ${f.label} away`} onClick={() => setRefs(refs.filter((r) => r !== f.ref && refKey(r) !== refKey(f.ref)))}>
               <Icon name="close" />
             </Button>
           </li>
@@ -204,11 +205,11 @@ function Troubles({ feeds, refs }: { feeds: Feed[]; refs: Ref[] }) {
           return (
             <Notice key={key} tone="warn">
               <span>
-                {kindWords[f.ref.kind]} {f.label} is not there: it was deleted, or renamed since that was asked for, or keeps no history.
+                {rich`${kindWords[f.ref.kind]} ${f.label} is not there: it was deleted, or renamed since that was asked for, or keeps no history.`}
               </span>
               <span class="row">
                 <Button small onClick={() => setRefs(refs.filter((r) => refKey(r) !== key))}>
-                  Take it away
+                  {msg`Take it away`}
                 </Button>
               </span>
             </Notice>
@@ -218,10 +219,9 @@ function Troubles({ feeds, refs }: { feeds: Feed[]; refs: Ref[] }) {
           return (
             <Notice key={key} tone="warn">
               <span>
-                <b>
+                {rich`${<b>
                   {kindWords[f.ref.kind]} {f.label}.
-                </b>{" "}
-                {f.error.message}. What was read before stays; it is tried again by itself.
+                </b>} ${f.error.message}. What was read before stays; it is tried again by itself.`}
               </span>
             </Notice>
           );
@@ -242,31 +242,31 @@ function Controls({ range, until, compare, shown, offered }: ControlsProps) {
   return (
     <div class="stack">
       <div class="bar">
-        <div class="ranges" role="group" aria-label="Time that the charts show">
+        <div class="ranges" role="group" aria-label={msg`Time that the charts show`}>
           <OneOf options={ranges} chosen={range} textOf={(r) => rangeText(r, fixed)} onChoose={(r) => setQuery({ range: r === live ? undefined : r.id }, { replace: true })} />
         </div>
-        <div class="row" role="group" aria-label="When that time ends">
+        <div class="row" role="group" aria-label={msg`When that time ends`}>
           <Button small onClick={() => go(Math.floor((until ?? now()) - range.seconds / 2))}>
-            Earlier
+            {msg`Earlier`}
           </Button>
-          <Button small reason={fixed ? undefined : "It ends now"} onClick={() => go(Math.floor((until ?? now()) + range.seconds / 2))}>
-            Later
+          <Button small reason={fixed ? undefined : msg`It ends now`} onClick={() => go(Math.floor((until ?? now()) + range.seconds / 2))}>
+            {msg`Later`}
           </Button>
           {fixed && (
             <>
-              <span class="muted small num">until {time(iso(until))}</span>
+              <span class="muted small num">{rich`until ${time(iso(until))}`}</span>
               <Button small onClick={() => setQuery({ until: undefined }, { replace: true })}>
-                Now
+                {msg`Now`}
               </Button>
             </>
           )}
         </div>
         <button type="button" class="btn small" aria-pressed={compare} onClick={() => setQuery({ compare: compare ? undefined : "day" }, { replace: true })}>
-          Compare with {dayBeforeWords}
+          {rich`Compare with ${dayBeforeWords}`}
         </button>
       </div>
-      <div class="metrics" role="group" aria-label="Metrics shown">
-        {[...offered, { id: heatmap, text: "Latency heatmap" }].map((m) => (
+      <div class="metrics" role="group" aria-label={msg`Metrics shown`}>
+        {[...offered, { id: heatmap, text: msg`Latency heatmap` }].map((m) => (
           <button key={m.id} type="button" class="btn small" aria-pressed={pressed(m.id)} onClick={() => toggle(m.id)}>
             {m.text}
           </button>
@@ -286,14 +286,14 @@ function ShareButton({ refs, until }: { refs: Ref[]; until: number | undefined }
   };
   return (
     <>
-      <Button reason={refs.length === 0 ? "Choose an object first" : undefined} onClick={make}>
-        Share
+      <Button reason={refs.length === 0 ? msg`Choose an object first` : undefined} onClick={make}>
+        {msg`Share`}
       </Button>
       {link && (
-        <Dialog title="Share what is shown" onClose={() => setLink(undefined)}>
+        <Dialog title={msg`Share what is shown`} onClose={() => setLink(undefined)}>
           <div class="stack">
-            <p>Whoever may sign in sees the same objects, metrics and time, for as long as the nodes keep that history.</p>
-            <CopyBlock label="Link" name="link" text={link} />
+            <p>{msg`Whoever may sign in sees the same objects, metrics and time, for as long as the nodes keep that history.`}</p>
+            <CopyBlock label={msg`Link`} name="link" text={link} />
           </div>
           <DoneFoot onClose={() => setLink(undefined)} />
         </Dialog>
@@ -309,18 +309,18 @@ function Suggestions({ onAdd }: { onAdd: () => void }) {
   const of = (kind: Ref["kind"], most: number) => groups.find((g) => g.kind === kind)?.refs.slice(0, most) ?? [];
   const vdisks = of("vdisk", 4);
   const choices: [string, Ref[]][] = [
-    ...(node ? [[`Node ${node}`, [{ kind: "node", name: node }]] satisfies [string, Ref[]]] : []),
-    ...(vdisks.length > 1 ? [[`The ${vdisks.length} busiest vDisks`, vdisks] satisfies [string, Ref[]]] : vdisks.map((v): [string, Ref[]] => [`vDisk ${v.name}`, [v]])),
-    ...of("vpool", 2).map((p): [string, Ref[]] => [`vPool ${p.name}${p.node ? " at " + p.node : ""}`, [p]]),
+    ...(node ? [[msg`Node ${node}`, [{ kind: "node", name: node }]] satisfies [string, Ref[]]] : []),
+    ...(vdisks.length > 1 ? [[msg`The ${vdisks.length} busiest vDisks`, vdisks] satisfies [string, Ref[]]] : vdisks.map((v): [string, Ref[]] => [msg`vDisk ${v.name}`, [v]])),
+    ...of("vpool", 2).map((p): [string, Ref[]] => [msg`vPool ${p.name}${p.node ? msg` at ` + p.node : ""}`, [p]]),
   ];
   return (
     <Empty
-      title="Nothing chosen yet"
-      text={`Choose up to ${objectsMax} vDisks, vPools, nodes or backends to see what they did, side by side.`}
+      title={msg`Nothing chosen yet`}
+      text={msg`Choose up to ${objectsMax} vDisks, vPools, nodes or backends to see what they did, side by side.`}
       command="ovgate vdisk performance NAME --since 24h"
     >
       <Button kind="primary" onClick={onAdd}>
-        Add object
+        {msg`Add object`}
       </Button>
       {choices.map(([text, refs]) => (
         <Button key={text} onClick={() => setRefs(refs)}>

@@ -9,10 +9,11 @@ import { Button } from "../parts/Button";
 import { rangeWords } from "../parts/Chart";
 import { moment, Plot, pointed, resolve } from "../parts/Plot";
 import { bucketText, kindWords, refKey, type Feed } from "../store/compare";
+import { msg, rich } from "../text";
 
 export type Side = "all" | "reads" | "writes";
 
-export const sideWords: Record<Side, string> = { all: "Reads and writes", reads: "Reads", writes: "Writes" };
+export const sideWords: Record<Side, string> = { all: msg`Reads and writes`, reads: msg`Reads`, writes: msg`Writes` };
 
 /** Steps of the colour; each is for half as many commands and again a third less. */
 const shades = 8;
@@ -47,31 +48,31 @@ export function Heatmap({ feeds, feed, side, past, range, end }: Props) {
   const total = sum(buckets.map((b) => b.sum));
   const most = Math.max(0, ...buckets.map((b) => b.most));
   const used = buckets.flatMap((b, i) => (b.sum > 0 ? [i] : []));
-  const words = `Latency of ${sideWords[side].toLowerCase()} of ${feed.label}, ${rangeWords(range, end)}`;
+  const words = msg`Latency of ${sideWords[side].toLowerCase()} of ${feed.label}, ${rangeWords(range, end)}`;
   const below = (share: number): string => {
     let rest = share * total;
     const i = buckets.findIndex((b) => (rest -= b.sum) <= 0);
     return latency(past.buckets[i + 1] ?? past.buckets[i] ?? 0);
   };
-  const title = total > 0 ? `${words}: half of the commands below ${below(0.5)}, 99 % below ${below(0.99)}, at most ${count(most)} a second in a bucket` : `${words}: no commands`;
+  const title = total > 0 ? msg`${words}: half of the commands below ${below(0.5)}, 99 % below ${below(0.99)}, at most ${count(most)} a second in a bucket` : msg`${words}: no commands`;
   return (
     <figure class="card span-12">
       <div class="card-head">
-        <h2>Latency heatmap</h2>
+        <h2>{msg`Latency heatmap`}</h2>
         <span class="spacer" />
-        <Button small kind="quiet" label={`Latency heatmap as ${table ? "chart" : "table"}`} onClick={() => setTable(!table)}>
-          {table ? "Chart" : "Table"}
+        <Button small kind="quiet" label={msg`Latency heatmap as ${table ? msg`chart` : msg`table`}`} onClick={() => setTable(!table)}>
+          {table ? msg`Chart` : msg`Table`}
         </Button>
       </div>
       <div class="heat-bar toolbar">
-        <select aria-label="Object of the heatmap" value={refKey(feed.ref)} onChange={(e) => setQuery({ heat: e.currentTarget.value }, { replace: true })}>
+        <select aria-label={msg`Object of the heatmap`} value={refKey(feed.ref)} onChange={(e) => setQuery({ heat: e.currentTarget.value }, { replace: true })}>
           {feeds.map((f) => (
             <option key={refKey(f.ref)} value={refKey(f.ref)}>
               {kindWords[f.ref.kind]} {f.label}
             </option>
           ))}
         </select>
-        <select aria-label="Commands of the heatmap" value={side} onChange={(e) => setQuery({ side: e.currentTarget.value === "all" ? undefined : e.currentTarget.value }, { replace: true })}>
+        <select aria-label={msg`Commands of the heatmap`} value={side} onChange={(e) => setQuery({ side: e.currentTarget.value === "all" ? undefined : e.currentTarget.value }, { replace: true })}>
           {(Object.keys(sideWords) as Side[]).map((s) => (
             <option key={s} value={s}>
               {sideWords[s]}
@@ -81,12 +82,12 @@ export function Heatmap({ feeds, feed, side, past, range, end }: Props) {
         <Scale most={most} />
         <Readout past={past} side={side} seconds={range.seconds} />
       </div>
-      {unknown && <p class="muted small">Parts of this time are from a version that did not count latencies by bucket: they stay empty.</p>}
+      {unknown && <p class="muted small">{msg`Parts of this time are from a version that did not count latencies by bucket: they stay empty.`}</p>}
       {table ? (
         <BucketTable label={words} buckets={buckets} bounds={past.buckets} used={used} total={total} columns={known.length} />
       ) : past.step !== undefined && total === 0 ? (
         <p class="muted" role="status">
-          {feed.label} had no {side === "all" ? "commands" : side} in this time.
+          {rich`${feed.label} had no ${side === "all" ? msg`commands` : side} in this time.`}
         </p>
       ) : (
         <Cells title={title} past={past} side={side} used={used} most={most} range={range} end={end} />
@@ -133,8 +134,8 @@ function Scale({ most }: { most: number }) {
   });
   const perSecond = (n: number) => `${n < 0.1 ? n.toPrecision(1) : count(n)}/s`;
   return (
-    <span class="heat-scale" ref={ref} role="img" aria-label={`Colours from few commands to ${perSecond(most)}, by powers of two`}>
-      <span>few</span>
+    <span class="heat-scale" ref={ref} role="img" aria-label={msg`Colours from few commands to ${perSecond(most)}, by powers of two`}>
+      <span>{msg`few`}</span>
       {Array.from({ length: shades }, (_, i) => (
         <i key={i} />
       ))}
@@ -152,12 +153,12 @@ function Readout({ past, side, seconds }: { past: Past; side: Side; seconds: num
   const sample = at === undefined ? undefined : past.samples.find((s) => Math.abs(s.time - at) <= (past.step ?? 1) / 2);
   const rates = sample && !sample.gap ? ratesOf(sample, side) : undefined;
   if (!sample || !rates) {
-    return <span class="num">Commands a second; point at the picture for one step</span>;
+    return <span class="num">{msg`Commands a second; point at the picture for one step`}</span>;
   }
-  const some = (rates: number[], i: number) => `${count(rates[i] ?? 0)}/s of ${bucketText(past.buckets, i)}`;
+  const some = (rates: number[], i: number) => msg`${count(rates[i] ?? 0)}/s of ${bucketText(past.buckets, i)}`;
   return (
     <span class="num">
-      {moment(sample.time, seconds)}: <b>{under === undefined ? `${count(sum(rates))}/s in all` : some(rates, under)}</b>
+      {moment(sample.time, seconds)}: <b>{under === undefined ? msg`${count(sum(rates))}/s in all` : some(rates, under)}</b>
     </span>
   );
 }
@@ -233,14 +234,14 @@ type TableProps = { label: string; buckets: Bucket[]; bounds: number[]; used: nu
 
 function BucketTable({ label, buckets, bounds, used, total, columns }: TableProps) {
   return (
-    <div class="heat-table" role="region" aria-label={`${label}, as table`} tabIndex={0}>
+    <div class="heat-table" role="region" aria-label={msg`${label}, as table`} tabIndex={0}>
       <table class="table">
         <thead>
           <tr>
-            <th>Latency</th>
-            <th class="right">Mean a second</th>
-            <th class="right">Share</th>
-            <th class="right">Most a second</th>
+            <th>{msg`Latency`}</th>
+            <th class="right">{msg`Mean a second`}</th>
+            <th class="right">{msg`Share`}</th>
+            <th class="right">{msg`Most a second`}</th>
           </tr>
         </thead>
         <tbody>
@@ -257,7 +258,7 @@ function BucketTable({ label, buckets, bounds, used, total, columns }: TableProp
           })}
           {used.length === 0 && (
             <tr>
-              <td colSpan={4}>No commands in this time</td>
+              <td colSpan={4}>{msg`No commands in this time`}</td>
             </tr>
           )}
         </tbody>
@@ -272,7 +273,7 @@ export function heatFields(past: Past, side: Side, feed: Feed): { title: string;
   const at = new Map(past.samples.filter((s) => !s.gap).map((s) => [Math.floor(s.time / step) * step, ratesOf(s, side)]));
   return past.buckets.flatMap((_, i) =>
     [...at.values()].some((rates) => (rates?.[i] ?? 0) > 0)
-      ? [{ title: `${feed.ref.kind} ${feed.label}: ${sideWords[side]} of ${bucketText(past.buckets, i)} (1/s)`, value: (time: number) => at.has(time) ? (at.get(time) ? at.get(time)?.[i] ?? 0 : undefined) : undefined }]
+      ? [{ title: msg`${feed.ref.kind} ${feed.label}: ${sideWords[side]} of ${bucketText(past.buckets, i)} (1/s)`, value: (time: number) => at.has(time) ? (at.get(time) ? at.get(time)?.[i] ?? 0 : undefined) : undefined }]
       : [],
   );
 }

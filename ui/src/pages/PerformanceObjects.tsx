@@ -9,6 +9,7 @@ import { Finder, usePaused, type Group } from "../parts/Finder";
 import type { IconName } from "../parts/Icon";
 import { dayBefore, kindWords, refKey, type Feed, type Ref } from "../store/compare";
 import type { Kind } from "../store/history";
+import { msg } from "../text";
 
 type SourceProps = {
   of: Ref;
@@ -65,7 +66,7 @@ function NodeSource(props: SourceProps) {
   const asked = useAsked(props.of);
   const node = nodes.data?.items.find((n) => n.name === asked || n.id === asked);
   const elsewhere = useElsewhere(node?.name);
-  const missing = nodes.data && !node ? new ApiError(404, { code: "not_found", message: "there is no such node" }) : undefined;
+  const missing = nodes.data && !node ? new ApiError(404, { code: "not_found", message: msg`there is no such node` }) : undefined;
   return <History {...props} found={{ data: node, error: missing ?? nodes.error }} elsewhere={elsewhere} />;
 }
 
@@ -82,7 +83,7 @@ function History({ of, range, until, compare, onFeed, found, elsewhere }: Source
   // What was read stays while the object alone cannot be.
   const error = gone || !found.data ? found.error : past.error;
   useEffect(() => {
-    onFeed(key, { ref: of, name, label: of.node ? `${name} at ${of.node}` : name, charted, samples: past.samples, before: compare ? before.samples : undefined, step: past.step, whole: past.step !== undefined && (!compare || before.step !== undefined), error });
+    onFeed(key, { ref: of, name, label: of.node ? msg`${name} at ${of.node}` : name, charted, samples: past.samples, before: compare ? before.samples : undefined, step: past.step, whole: past.step !== undefined && (!compare || before.step !== undefined), error });
   }, [key, id, name, elsewhere, gone, past, before, compare, error]);
   useEffect(() => () => onFeed(key, undefined), [key]);
   return null;
@@ -103,17 +104,17 @@ export function AddObject({ chosen, onChoose, onClose }: { chosen: Ref[]; onChoo
     title: kindWords[kind] + "s",
     items: refs.map((ref) => ({
       key: refKey(ref).replace(/\W+/g, "-"),
-      text: ref.node ? `${ref.name} at ${ref.node}` : ref.name,
+      text: ref.node ? msg`${ref.name} at ${ref.node}` : ref.name,
       icon: icons[kind],
-      reason: taken.has(refKey(ref)) ? "It is shown already" : undefined,
+      reason: taken.has(refKey(ref)) ? msg`It is shown already` : undefined,
       act: () => onChoose(ref),
     })),
   }));
   return (
     <Finder
-      title="Add an object"
-      label="Search vDisks, vPools, nodes and backends"
-      placeholder="Name of a vDisk, vPool, node or backend"
+      title={msg`Add an object`}
+      label={msg`Search vDisks, vPools, nodes and backends`}
+      placeholder={msg`Name of a vDisk, vPool, node or backend`}
       text={text}
       onText={setText}
       groups={shown}

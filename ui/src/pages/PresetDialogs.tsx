@@ -7,6 +7,7 @@ import { useSubmit, type Submit } from "../store/submit";
 import { toast } from "../store/toasts";
 import { CheckField, Field, NameField, SelectField, TextField } from "../parts/Field";
 import { FormDialog } from "../parts/FormDialog";
+import { msg } from "../text";
 
 /** Sizes of fragments that the form offers; the node takes every multiple of 64 KiB to 64 MiB. */
 const fragmentSizes = [256 * KiB, MiB, 4 * MiB, 16 * MiB, 64 * MiB];
@@ -26,8 +27,8 @@ function PresetFields({ form, onForm, submit, auto }: { form: Form; onForm: (f: 
   return (
     <>
       <Field
-        label="Policies"
-        hint={`One a line, the first that can be met is used: k,m,c,x are data and parity fragments, how many to wait for, how many on one node or in one domain at most. ${auto}`}
+        label={msg`Policies`}
+        hint={msg`One a line, the first that can be met is used: k,m,c,x are data and parity fragments, how many to wait for, how many on one node or in one domain at most. ${auto}`}
         error={submit.at("policies")}
       >
         {(control) => (
@@ -43,7 +44,7 @@ function PresetFields({ form, onForm, submit, auto }: { form: Form; onForm: (f: 
         )}
       </Field>
       <SelectField
-        label="Size of a fragment"
+        label={msg`Size of a fragment`}
         name="fragmentSize"
         value={form.fragmentSize}
         onValue={(fragmentSize) => onForm({ ...form, fragmentSize })}
@@ -51,11 +52,11 @@ function PresetFields({ form, onForm, submit, auto }: { form: Form; onForm: (f: 
         error={submit.at("fragmentSize")}
       />
       <SelectField
-        label="Least that a read moves"
+        label={msg`Least that a read moves`}
         name="pieceSize"
         value={form.pieceSize}
         onValue={(pieceSize) => onForm({ ...form, pieceSize })}
-        hint="Small pieces make short reads fast, and records long."
+        hint={msg`Small pieces make short reads fast, and records long.`}
         options={sizes(pieceSizes, form.pieceSize)}
         error={submit.at("pieceSize")}
       />
@@ -78,7 +79,7 @@ export function CreatePresetDialog({ onClose }: { onClose: () => void }) {
     const policies = words(form.policies);
     const numbers = osds.split(/[\s,;]+/).filter(Boolean).map(Number);
     if (!numbers.every(Number.isInteger)) {
-      throw badField("osds", "Enter numbers of devices, such as 1 2 3, or nothing");
+      throw badField("osds", msg`Enter numbers of devices, such as 1 2 3, or nothing`);
     }
     const preset = await call("POST /presets", {
       key,
@@ -93,14 +94,14 @@ export function CreatePresetDialog({ onClose }: { onClose: () => void }) {
         osds: numbers.length > 0 ? numbers : undefined,
       },
     });
-    toast("ok", `Preset ${preset.name} created`);
+    toast("ok", msg`Preset ${preset.name} created`);
     reload("presets?");
     onClose();
   };
   return (
     <FormDialog
-      title="New preset"
-      verb="Create"
+      title={msg`New preset`}
+      verb={msg`Create`}
       needs="manage"
       submit={submit}
       fields={fields}
@@ -108,21 +109,21 @@ export function CreatePresetDialog({ onClose }: { onClose: () => void }) {
       onClose={onClose}
     >
       <NameField value={name} onValue={setName} error={submit.at("name")} />
-      <PresetFields form={form} onForm={setForm} submit={submit} auto="Empty: what suits the devices, following them." />
+      <PresetFields form={form} onForm={setForm} submit={submit} auto={msg`Empty: what suits the devices, following them.`} />
       <SelectField
-        label="Spread by"
+        label={msg`Spread by`}
         name="spread"
         value={spread}
         onValue={(value) => setSpread(value === "domain" ? "domain" : "node")}
-        hint="What x counts: fragments on a node, or in what fails together, such as a rack. It stays as it is."
+        hint={msg`What x counts: fragments on a node, or in what fails together, such as a rack. It stays as it is.`}
         options={[
-          { value: "node", text: "Node" },
-          { value: "domain", text: "Domain of the nodes" },
+          { value: "node", text: msg`Node` },
+          { value: "domain", text: msg`Domain of the nodes` },
         ]}
         error={submit.at("spread")}
       />
       <SelectField
-        label="Compression"
+        label={msg`Compression`}
         name="compression"
         value={compression}
         onValue={setCompression}
@@ -130,14 +131,14 @@ export function CreatePresetDialog({ onClose }: { onClose: () => void }) {
         error={submit.at("compression")}
       />
       <CheckField name="encrypt" checked={encrypt} onValue={setEncrypt}>
-        Encrypt fragments (AES-256) with a data key of its own
+        {msg`Encrypt fragments (AES-256) with a data key of its own`}
       </CheckField>
       <TextField
-        label="Devices"
+        label={msg`Devices`}
         name="osds"
         value={osds}
         onValue={setOsds}
-        hint="Numbers of the devices to use. Empty: all."
+        hint={msg`Numbers of the devices to use. Empty: all.`}
         error={submit.at("osds")}
       />
     </FormDialog>
@@ -160,24 +161,23 @@ export function ChangePresetDialog({ preset: p, onClose }: { preset: Preset; onC
       pieceSize: Number(form.pieceSize),
     };
     const preset = await call("PATCH /presets/{preset}", { path: { preset: p.name }, body });
-    toast("ok", `Preset ${preset.name} changed`);
+    toast("ok", msg`Preset ${preset.name} changed`);
     reload("presets?");
     onClose();
   };
   return (
     <FormDialog
-      title={`Change preset ${p.name}`}
-      verb="Save"
+      title={msg`Change preset ${p.name}`}
+      verb={msg`Save`}
       needs="manage"
       submit={submit}
       fields={fields}
       save={save}
       onClose={onClose}
     >
-      <PresetFields form={form} onForm={setForm} submit={submit} auto="Empty: they stay as they are." />
+      <PresetFields form={form} onForm={setForm} submit={submit} auto={msg`Empty: they stay as they are.`} />
       <p class="muted small">
-        It is for what is written from now on. Objects are brought to the best policy by themselves, and keep their
-        sizes until then.
+        {msg`It is for what is written from now on. Objects are brought to the best policy by themselves, and keep their sizes until then.`}
       </p>
     </FormDialog>
   );

@@ -14,6 +14,7 @@ import { Card } from "../parts/Page";
 import { Tag } from "../parts/StateTag";
 import { TableTools } from "../parts/TableTools";
 import { ChangePresetDialog, CreatePresetDialog } from "./PresetDialogs";
+import { msg, noun } from "../text";
 
 /** A policy as it is typed: k,m,c,x. */
 export function bare(policy: string): string {
@@ -24,50 +25,50 @@ const columns: Column<Preset>[] = [
   {
     key: "name",
     csv: (p) => p.name,
-    title: "Preset",
+    title: msg`Preset`,
     cell: (p) => (
       <>
-        {p.name} {p.default && <span class="chip">default</span>}
+        {p.name} {p.default && <span class="chip">{msg`default`}</span>}
       </>
     ),
   },
   {
     key: "now",
     csv: (p) => p.now,
-    title: "Now",
-    cell: (p) => (p.now ? <code>{bare(p.now)}</code> : <Tag tone="bad" word="None can be met" />),
+    title: msg`Now`,
+    cell: (p) => (p.now ? <code>{bare(p.now)}</code> : <Tag tone="bad" word={msg`None can be met`} />),
   },
-  { key: "explain", csv: (p) => p.explain, title: "What may fail", wrap: true, cell: (p) => p.explain },
+  { key: "explain", csv: (p) => p.explain, title: msg`What may fail`, wrap: true, cell: (p) => p.explain },
   {
     key: "policies",
     csv: (p) => p.policies.join("; "),
-    title: "Policies",
+    title: msg`Policies`,
     wrap: true,
     cell: (p) => (
       <>
-        {p.automatic ? <span class="muted">follow the devices</span> : p.policies.map((x) => <div key={x} class="mono">{x}</div>)}
-        {p.spread === "domain" && <div class="muted small">x counts domains</div>}
+        {p.automatic ? <span class="muted">{msg`follow the devices`}</span> : p.policies.map((x) => <div key={x} class="mono">{x}</div>)}
+        {p.spread === "domain" && <div class="muted small">{msg`x counts domains`}</div>}
       </>
     ),
   },
-  { key: "fragment", csv: { title: "Fragments (bytes)", value: (p) => p.fragmentSize }, title: "Fragments", right: true, cell: (p) => bytes(p.fragmentSize) },
+  { key: "fragment", csv: { title: msg`Fragments (bytes)`, value: (p) => p.fragmentSize }, title: msg`Fragments`, right: true, cell: (p) => bytes(p.fragmentSize) },
   {
     key: "content",
     csv: (p) => [p.compression, p.encrypted && "encrypted"].filter(Boolean).join(", "),
-    title: "Content",
+    title: msg`Content`,
     wrap: true,
     cell: (p) =>
       [p.compression !== "none" && p.compression, p.encrypted && "encrypted"].filter(Boolean).join(", ") || (
-        <span class="muted">as it is</span>
+        <span class="muted">{msg`as it is`}</span>
       ),
   },
   {
     key: "vpools",
-    title: "For vPools",
+    title: msg`For vPools`,
     cell: (p) =>
-      p.redundant ? "yes" : <span title="What is acknowledged would not survive the loss of any one device">no</span>,
+      p.redundant ? "yes" : <span title={msg`What is acknowledged would not survive the loss of any one device`}>{msg`no`}</span>,
   },
-  { key: "actions", title: "Actions", right: true, cell: (p) => <PresetActions preset={p} /> },
+  { key: "actions", title: msg`Actions`, right: true, cell: (p) => <PresetActions preset={p} /> },
 ];
 
 function PresetActions({ preset: p }: { preset: Preset }) {
@@ -75,52 +76,52 @@ function PresetActions({ preset: p }: { preset: Preset }) {
   const close = () => setOpen(undefined);
   return (
     <>
-      <Button small needs="manage" label={`Change preset ${p.name}`} onClick={() => setOpen("change")}>
-        Change
+      <Button small needs="manage" label={msg`Change preset ${p.name}`} onClick={() => setOpen("change")}>
+        {msg`Change`}
       </Button>{" "}
       <Button
         small
         needs="manage"
-        label={`Make ${p.name} the default`}
-        reason={p.default ? "It is the default" : undefined}
+        label={msg`Make ${p.name} the default`}
+        reason={p.default ? msg`It is the default` : undefined}
         onClick={() => setOpen("default")}
       >
-        Default
+        {msg`Default`}
       </Button>{" "}
       <Button
         small
         kind="danger"
         needs="manage"
-        label={`Delete preset ${p.name}`}
-        reason={p.default ? "It is the default: make another one that first" : undefined}
+        label={msg`Delete preset ${p.name}`}
+        reason={p.default ? msg`It is the default: make another one that first` : undefined}
         onClick={() => setOpen("delete")}
       >
-        Delete
+        {msg`Delete`}
       </Button>
       {open === "change" && <ChangePresetDialog preset={p} onClose={close} />}
       {open === "default" && (
         <Confirm
-          title={`Make ${p.name} the default`}
-          verb="Make it the default"
-          consequences={["vPools that are created without a preset get it. Those that there are keep theirs."]}
+          title={msg`Make ${p.name} the default`}
+          verb={msg`Make it the default`}
+          consequences={[msg`vPools that are created without a preset get it. Those that there are keep theirs.`]}
           onClose={close}
           act={async () => {
             await call("PATCH /presets/{preset}", { path: { preset: p.name }, body: { default: true } });
-            toast("ok", `${p.name} is the default preset`);
+            toast("ok", msg`${p.name} is the default preset`);
             reload("presets?");
           }}
         />
       )}
       {open === "delete" && (
         <Confirm
-          title={`Delete preset ${p.name}`}
-          verb="Delete"
+          title={msg`Delete preset ${p.name}`}
+          verb={msg`Delete`}
           danger
-          consequences={["Only a preset that no vPool and no namespace uses is deleted; nothing that is stored changes."]}
+          consequences={[msg`Only a preset that no vPool and no namespace uses is deleted; nothing that is stored changes.`]}
           onClose={close}
           act={async () => {
             await call("DELETE /presets/{preset}", { path: { preset: p.name } });
-            toast("ok", `Preset ${p.name} deleted`);
+            toast("ok", msg`Preset ${p.name} deleted`);
             reload("presets?");
           }}
         />
@@ -134,14 +135,14 @@ export function PresetsCard({ create }: { create: boolean | undefined }) {
   const presets = usePresets({ cursor: query.value.get("presets") ?? undefined });
   return (
     <Card
-      title="Presets"
+      title={msg`Presets`}
       class="span-12"
       aside={
         <span class="row">
           <Button small needs="manage" onClick={() => navigate("/alba/presets/new")}>
-            New preset
+            {msg`New preset`}
           </Button>
-          <TableTools table="alba.presets" noun="preset" columns={columns} read={(cursor, limit) => call("GET /presets", { query: { cursor, limit } })} />
+          <TableTools table="alba.presets" noun={noun`preset`} columns={columns} read={(cursor, limit) => call("GET /presets", { query: { cursor, limit } })} />
         </span>
       }
     >
@@ -149,7 +150,7 @@ export function PresetsCard({ create }: { create: boolean | undefined }) {
       <Load query={presets}>
         {(list) => (
           <DataTable
-            label="Presets"
+            label={msg`Presets`}
             table="alba.presets"
             columns={columns}
             rows={list.items}

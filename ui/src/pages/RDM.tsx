@@ -19,6 +19,7 @@ import { Card, Empty } from "../parts/Page";
 import { TableTools } from "../parts/TableTools";
 import { Plan } from "./CreateDatastore";
 import { PresenceTag } from "./PresenceTag";
+import { msg, noun } from "../text";
 
 /** vDisks that virtual machines have as disks of their own. */
 export function RDMCard() {
@@ -26,22 +27,22 @@ export function RDMCard() {
   const rdms = useRDMs(cursor);
   return (
     <Card
-      title="Raw disks of virtual machines"
+      title={msg`Raw disks of virtual machines`}
       aside={
         <span class="row">
           <Button small needs="manage" onClick={() => navigate("/vsphere/rdms/new")}>
-            Give a raw disk
+            {msg`Give a raw disk`}
           </Button>
-          <TableTools table="vsphere.rdms" noun="raw disk" columns={columns} read={(cursor, limit) => call("GET /vsphere/rdms", { query: { cursor, limit } })} />
+          <TableTools table="vsphere.rdms" noun={noun`raw disk`} columns={columns} read={(cursor, limit) => call("GET /vsphere/rdms", { query: { cursor, limit } })} />
         </span>
       }
     >
       <Load query={rdms}>
         {(list) =>
           list.items.length === 0 && !cursor ? (
-            <Empty title="No raw disks yet" text="A virtual machine may have a vDisk itself as its disk (RDM), such as the quorum disk of a cluster of guests." command="ovgate vsphere rdm attach VDISK --center CENTER --vm VM" />
+            <Empty title={msg`No raw disks yet`} text={msg`A virtual machine may have a vDisk itself as its disk (RDM), such as the quorum disk of a cluster of guests.`} command="ovgate vsphere rdm attach VDISK --center CENTER --vm VM" />
           ) : (
-            <DataTable label="Raw disks" table="vsphere.rdms" columns={columns} rows={list.items} rowKey={(d) => d.id} next={list.next} cursor="rdms" />
+            <DataTable label={msg`Raw disks`} table="vsphere.rdms" columns={columns} rows={list.items} rowKey={(d) => d.id} next={list.next} cursor="rdms" />
           )
         }
       </Load>
@@ -50,14 +51,14 @@ export function RDMCard() {
 }
 
 const columns: Column<RDM>[] = [
-  { key: "vm", csv: (d) => d.vmName || d.vm, title: "Virtual machine", wrap: true, cell: (d) => d.vmName || d.vm },
-  { key: "state", title: "State", cell: (d) => <PresenceTag of={d} /> },
-  { key: "vdisk", csv: vdiskOf, title: "vDisk", wrap: true, cell: (d) => <Link to={`/vdisks/${encodeURIComponent(d.vdisk)}`}>{vdiskOf(d)}</Link> },
-  { key: "center", csv: (d) => `${d.center}, ${d.cluster}`, title: "vCenter", cell: (d) => `${d.center}, ${d.cluster}` },
-  { key: "mode", csv: (d) => d.mode, title: "Compatibility", cell: (d) => (d.shared ? `${d.mode}, shared` : d.mode) },
-  { key: "size", csv: { title: "Size (bytes)", value: (d) => d.size }, title: "Size", right: true, cell: (d) => bytes(d.size) },
-  { key: "created", csv: (d) => d.created, title: "Made", right: true, cell: (d) => <Age at={d.created} /> },
-  { key: "actions", title: "Action", right: true, cell: (d) => <Take rdm={d} /> },
+  { key: "vm", csv: (d) => d.vmName || d.vm, title: msg`Virtual machine`, wrap: true, cell: (d) => d.vmName || d.vm },
+  { key: "state", title: msg`State`, cell: (d) => <PresenceTag of={d} /> },
+  { key: "vdisk", csv: vdiskOf, title: msg`vDisk`, wrap: true, cell: (d) => <Link to={`/vdisks/${encodeURIComponent(d.vdisk)}`}>{vdiskOf(d)}</Link> },
+  { key: "center", csv: (d) => `${d.center}, ${d.cluster}`, title: msg`vCenter`, cell: (d) => `${d.center}, ${d.cluster}` },
+  { key: "mode", csv: (d) => d.mode, title: msg`Compatibility`, cell: (d) => (d.shared ? msg`${d.mode}, shared` : d.mode) },
+  { key: "size", csv: { title: msg`Size (bytes)`, value: (d) => d.size }, title: msg`Size`, right: true, cell: (d) => bytes(d.size) },
+  { key: "created", csv: (d) => d.created, title: msg`Made`, right: true, cell: (d) => <Age at={d.created} /> },
+  { key: "actions", title: msg`Action`, right: true, cell: (d) => <Take rdm={d} /> },
 ];
 
 /** The name of the vDisk, which that of the disk begins with: VDISK.VM. */
@@ -69,23 +70,23 @@ function Take({ rdm: d }: { rdm: RDM }) {
   const [ask, setAsk] = useState(false);
   return (
     <>
-      <Button small kind="danger" needs="manage" label={`Take ${d.name}`} onClick={() => setAsk(true)}>
-        Take
+      <Button small kind="danger" needs="manage" label={msg`Take ${d.name}`} onClick={() => setAsk(true)}>
+        {msg`Take`}
       </Button>
       {ask && (
         <Confirm
-          title={`Take ${vdiskOf(d)} from ${d.vmName}`}
-          verb="Take the disk"
+          title={msg`Take ${vdiskOf(d)} from ${d.vmName}`}
+          verb={msg`Take the disk`}
           danger
           typeName={vdiskOf(d)}
           consequences={[
-            `Virtual machine ${d.vmName} loses the disk, even while it is on. When no other has it, its hosts lose the LUN.`,
-            "The vDisk stays, with its data. It is done in the background.",
+            msg`Virtual machine ${d.vmName} loses the disk, even while it is on. When no other has it, its hosts lose the LUN.`,
+            msg`The vDisk stays, with its data. It is done in the background.`,
           ]}
           onClose={() => setAsk(false)}
           act={async () => {
             await call("DELETE /vsphere/rdms/{rdm}", { path: { rdm: d.id } });
-            toast("ok", `${vdiskOf(d)} is being taken from ${d.vmName}`);
+            toast("ok", msg`${vdiskOf(d)} is being taken from ${d.vmName}`);
             reload("rdms?");
           }}
         />
@@ -115,36 +116,36 @@ export function GiveRDM({ centers, onClose }: { centers: Center[]; onClose: () =
       setPlan(made.actions);
       return;
     }
-    toast("ok", `${vdisk.trim()} is being given to ${made.rdm.vmName}`);
+    toast("ok", msg`${vdisk.trim()} is being given to ${made.rdm.vmName}`);
     reload("rdms?");
     onClose();
   };
   return (
     <FormDialog
-      title="Give a raw disk"
-      verb={plan ? "Give it" : "Show the plan"}
+      title={msg`Give a raw disk`}
+      verb={plan ? msg`Give it` : msg`Show the plan`}
       needs="manage"
       submit={submit}
       fields={["vdisk", "center", "vm", "mode"]}
       save={save}
       onClose={onClose}
     >
-      <TextField label="vDisk" name="vdisk" value={vdisk} onValue={changed(setVDisk)} hint="One that is not published, and has no datastore on it." error={submit.at("vdisk")} input={{ autofocus: true }} />
-      <SelectField label="vCenter" name="center" value={center} onValue={changed(setCenter)} options={centers.map((c) => ({ value: c.id, text: c.name }))} error={submit.at("center")} />
-      <TextField label="Virtual machine" name="vm" value={vm} onValue={changed(setVM)} hint="Its name, or its managed object id." error={submit.at("vm")} />
+      <TextField label={msg`vDisk`} name="vdisk" value={vdisk} onValue={changed(setVDisk)} hint={msg`One that is not published, and has no datastore on it.`} error={submit.at("vdisk")} input={{ autofocus: true }} />
+      <SelectField label={msg`vCenter`} name="center" value={center} onValue={changed(setCenter)} options={centers.map((c) => ({ value: c.id, text: c.name }))} error={submit.at("center")} />
+      <TextField label={msg`Virtual machine`} name="vm" value={vm} onValue={changed(setVM)} hint={msg`Its name, or its managed object id.`} error={submit.at("vm")} />
       <SelectField
-        label="Compatibility"
+        label={msg`Compatibility`}
         name="mode"
         value={mode}
         onValue={changed(setMode)}
         options={[
-          { value: "physical", text: "Physical: SCSI commands of the guest go to the vDisk" },
-          { value: "virtual", text: "Virtual: the disk is in snapshots of the virtual machine" },
+          { value: "physical", text: msg`Physical: SCSI commands of the guest go to the vDisk` },
+          { value: "virtual", text: msg`Virtual: the disk is in snapshots of the virtual machine` },
         ]}
         error={submit.at("mode")}
       />
       <CheckField name="shared" checked={shared} onValue={changed(setShared)}>
-        Other virtual machines may have it too: their guests agree about it, and its SCSI controller shares its bus
+        {msg`Other virtual machines may have it too: their guests agree about it, and its SCSI controller shares its bus`}
       </CheckField>
       {plan && <Plan actions={plan} />}
     </FormDialog>

@@ -13,6 +13,7 @@ import { Dialog } from "../parts/Dialog";
 import { CheckField, TextField } from "../parts/Field";
 import { FormError } from "../parts/Notice";
 import { Tag, VDiskTag } from "../parts/StateTag";
+import { msg, noun, rich } from "../text";
 
 /** Registers a vPool and its vDisks from what a backend holds. */
 export function RecoverVPool({ onClose }: { onClose: () => void }) {
@@ -31,10 +32,10 @@ export function RecoverVPool({ onClose }: { onClose: () => void }) {
     return <Found found={found} onClose={onClose} />;
   }
   return (
-    <Dialog title="Recover a vPool" onClose={onClose}>
+    <Dialog title={msg`Recover a vPool`} onClose={onClose}>
       <form
         class="stack-wide"
-        aria-label="Recover a vPool"
+        aria-label={msg`Recover a vPool`}
         noValidate
         onSubmit={(event) => {
           event.preventDefault();
@@ -42,11 +43,10 @@ export function RecoverVPool({ onClose }: { onClose: () => void }) {
         }}
       >
         <p class="muted">
-          For a node that lost its data directory: reads what a backend holds and registers the vDisks again. vDisks
-          that this node knows already stay as they are.
+          {msg`For a node that lost its data directory: reads what a backend holds and registers the vDisks again. vDisks that this node knows already stay as they are.`}
         </p>
         <TextField
-          label="Name"
+          label={msg`Name`}
           name="name"
           value={name}
           onValue={setName}
@@ -55,22 +55,22 @@ export function RecoverVPool({ onClose }: { onClose: () => void }) {
         />
         <BackendField form={backend} onForm={setBackend} submit={submit} recover />
         <TextField
-          label="Key"
+          label={msg`Key`}
           name="key"
           value={key}
           onValue={setKey}
-          hint="Only for one whose objects are encrypted: what ovgate vpool key printed."
+          hint={msg`Only for one whose objects are encrypted: what ovgate vpool key printed.`}
           error={submit.at("key")}
           input={{ type: "password", autocomplete: "off" }}
         />
         <CheckField name="acceptLoss" checked={acceptLoss} onValue={setAcceptLoss}>
-          Serve vDisks that may miss acknowledged writes
+          {msg`Serve vDisks that may miss acknowledged writes`}
         </CheckField>
         <FormError submit={submit} fields={["name", "key", ...backendErrors]} />
         <div class="dialog-foot">
-          <Button onClick={onClose}>Cancel</Button>
+          <Button onClick={onClose}>{msg`Cancel`}</Button>
           <Button type="submit" kind="primary" needs="manage" busy={submit.busy}>
-            {submit.busy ? "Reading the backend…" : "Recover"}
+            {submit.busy ? msg`Reading the backend…` : msg`Recover`}
           </Button>
         </div>
       </form>
@@ -79,27 +79,27 @@ export function RecoverVPool({ onClose }: { onClose: () => void }) {
 }
 
 const columns: Column<Recovered>[] = [
-  { key: "name", title: "vDisk", cell: (r) => r.name },
-  { key: "size", title: "Size", right: true, cell: (r) => bytes(r.size) },
-  { key: "state", title: "State", cell: (r) => (r.known ? <Tag tone="idle" word="Known" /> : <VDiskTag state={r.state} />) },
+  { key: "name", title: msg`vDisk`, cell: (r) => r.name },
+  { key: "size", title: msg`Size`, right: true, cell: (r) => bytes(r.size) },
+  { key: "state", title: msg`State`, cell: (r) => (r.known ? <Tag tone="idle" word={msg`Known`} /> : <VDiskTag state={r.state} />) },
   {
     key: "clean",
-    title: "Content",
-    cell: (r) => (r.clean ? <Tag tone="ok" word="Complete" /> : <Tag tone="warn" word="May miss writes" />),
+    title: msg`Content`,
+    cell: (r) => (r.clean ? <Tag tone="ok" word={msg`Complete`} /> : <Tag tone="warn" word={msg`May miss writes`} />),
   },
-  { key: "time", title: "As of", right: true, cell: (r) => <Age at={r.time} /> },
+  { key: "time", title: msg`As of`, right: true, cell: (r) => <Age at={r.time} /> },
 ];
 
 function Found({ found, onClose }: { found: VPoolRecovery; onClose: () => void }) {
   return (
-    <Dialog title={`vPool ${found.vpool.name} is back`} onClose={onClose}>
-      <p>{plural(found.vdisks.length, "vDisk")} found on its backend.</p>
+    <Dialog title={msg`vPool ${found.vpool.name} is back`} onClose={onClose}>
+      <p>{rich`${plural(found.vdisks.length, noun`vDisk`)} found on its backend.`}</p>
       {found.vdisks.length > 0 && (
-        <DataTable label="vDisks found" columns={columns} rows={found.vdisks} rowKey={(r) => r.id} />
+        <DataTable label={msg`vDisks found`} columns={columns} rows={found.vdisks} rowKey={(r) => r.id} />
       )}
       <div class="dialog-foot">
         <Button kind="primary" onClick={() => navigate(`/vpools/${encodeURIComponent(found.vpool.name)}`)}>
-          Open {found.vpool.name}
+          {rich`Open ${found.vpool.name}`}
         </Button>
       </div>
     </Dialog>

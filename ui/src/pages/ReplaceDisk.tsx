@@ -19,6 +19,7 @@ import { Card, Facts, Page } from "../parts/Page";
 import { Step } from "../parts/Step";
 import { JobLine } from "./Disk";
 import { devicesChanged, LocateButtons, RetireDialog } from "./DiskDialogs";
+import { msg, noun, rich } from "../text";
 
 /**
  * The way from a failing disk to a new one. What was done is read from the node, so that the page may be left
@@ -31,10 +32,10 @@ export function ReplaceDiskPage({ number }: { number: number }) {
   const left = osd.error?.status === 404;
   return (
     <Page
-      title={`Replace device ${number}`}
+      title={msg`Replace device ${number}`}
       crumbs={[
-        { to: "/disks", text: "Disks" },
-        ...(left ? [] : [{ to: `/disks/${number}`, text: `Device ${number}` }]),
+        { to: "/disks", text: msg`Disks` },
+        ...(left ? [] : [{ to: `/disks/${number}`, text: msg`Device ${number}` }]),
       ]}
       state={osd.data && !left && <OSDTag osd={osd.data} />}
     >
@@ -48,20 +49,19 @@ function Left({ number, by }: { number: number; by: number | undefined }) {
   return (
     <div class="stack-wide">
       <Notice tone="ok">
-        <b>Device {number} has left the object store</b>
+        <b>{rich`Device ${number} has left the object store`}</b>
         <span>
-          Nothing is stored on it any more; its disk may be taken out.{" "}
-          {by && <Link to={`/disks/${by}`}>{`Device ${by} is in its place`}</Link>}
+          {rich`Nothing is stored on it any more; its disk may be taken out. ${by && <Link to={`/disks/${by}`}>{msg`Device ${by} is in its place`}</Link>}`}
         </span>
       </Notice>
       {job.data && (
-        <Card title="What was done">
+        <Card title={msg`What was done`}>
           <JobLine job={job.data} />
         </Card>
       )}
       <div class="row">
         <Link class="btn" to="/disks">
-          All disks
+          {msg`All disks`}
         </Link>
       </div>
     </div>
@@ -76,17 +76,17 @@ function Steps({ osd: o, by }: { osd: OSD; by: number | undefined }) {
   if (o.state === "purging") {
     return (
       <Notice tone="info">
-        <b>Device {o.number} is given up already</b>
+        <b>{rich`Device ${o.number} is given up already`}</b>
         <span>
-          What it held is made anew from the others. <Link to="/disks/claim">Claim the new device</Link> as any other.
+          {rich`What it held is made anew from the others. ${<Link to="/disks/claim">{msg`Claim the new device`}</Link>} as any other.`}
         </span>
       </Notice>
     );
   }
   return (
-    <Card title="Four steps">
+    <Card title={msg`Four steps`}>
       <ol class="checklist steps">
-        <Step title="Find the disk, and see that data is safe" done={begun}>
+        <Step title={msg`Find the disk, and see that data is safe`} done={begun}>
           <Identity osd={o} />
           <div class="row">
             <LocateButtons osd={o} />
@@ -96,23 +96,23 @@ function Steps({ osd: o, by }: { osd: OSD; by: number | undefined }) {
           </Load>
           {danger && !begun && (
             <CheckField name="anyway" checked={anyway} onValue={setAnyway}>
-              Go on all the same: these objects do not get better by waiting
+              {msg`Go on all the same: these objects do not get better by waiting`}
             </CheckField>
           )}
         </Step>
-        <Step title="Insert the new disk" done={begun}>
-          {begun ? <p class="muted">It is in.</p> : <NewDisks />}
+        <Step title={msg`Insert the new disk`} done={begun}>
+          {begun ? <p class="muted">{msg`It is in.`}</p> : <NewDisks />}
         </Step>
-        <Step title={`Claim it in the place of device ${o.number}`} done={begun}>
+        <Step title={msg`Claim it in the place of device ${o.number}`} done={begun}>
           {begun ? (
             <p>
-              <Link to={`/disks/${by}`}>{`Device ${by}`}</Link> is claimed.
+              {rich`${<Link to={`/disks/${by}`}>{msg`Device ${by}`}</Link>} is claimed.`}
             </p>
           ) : (
-            <ClaimNew osd={o} reason={danger && !anyway ? "Some objects cannot be read now: see the first step" : undefined} />
+            <ClaimNew osd={o} reason={danger && !anyway ? msg`Some objects cannot be read now: see the first step` : undefined} />
           )}
         </Step>
-        <Step title={`Device ${o.number} is emptied, and leaves`} done={false}>
+        <Step title={msg`Device ${o.number} is emptied, and leaves`} done={false}>
           <Rebuild osd={o} begun={begun} />
         </Step>
       </ol>
@@ -124,13 +124,13 @@ function Identity({ osd: o }: { osd: OSD }) {
   return (
     <Facts
       rows={[
-        ["Node", [o.node, o.domain && `in ${o.domain}`].filter(Boolean).join(", ")],
-        ["Place", <code key="place">{[place(o), o.disk?.path].filter(Boolean).join(", disk ")}</code>],
-        ["Model", o.disk?.model ?? <span class="muted">not told</span>],
-        ["Serial", o.disk?.serial ?? <span class="muted">not told</span>],
-        ["SMART", <HealthTag key="health" disk={o.disk} />],
-        ["Holds", bytes(o.used)],
-        ...(o.problem ? [["Problem", o.problem] as [string, string]] : []),
+        [msg`Node`, [o.node, o.domain && msg`in ${o.domain}`].filter(Boolean).join(", ")],
+        [msg`Place`, <code key="place">{[place(o), o.disk?.path].filter(Boolean).join(", disk ")}</code>],
+        [msg`Model`, o.disk?.model ?? <span class="muted">{msg`not told`}</span>],
+        [msg`Serial`, o.disk?.serial ?? <span class="muted">{msg`not told`}</span>],
+        [msg`SMART`, <HealthTag key="health" disk={o.disk} />],
+        [msg`Holds`, bytes(o.used)],
+        ...(o.problem ? [[msg`Problem`, o.problem] as [string, string]] : []),
       ]}
     />
   );
@@ -143,8 +143,8 @@ function Safety({ alba: a, osd: o }: { alba: Alba; osd: OSD }) {
   if (o.working) {
     return (
       <Notice tone="ok">
-        <b>Device {o.number} works: what it holds is stored on the others before it leaves</b>
-        <span>Nothing becomes less safe meanwhile. {sentence}.</span>
+        <b>{rich`Device ${o.number} works: what it holds is stored on the others before it leaves`}</b>
+        <span>{rich`Nothing becomes less safe meanwhile. ${sentence}.`}</span>
       </Notice>
     );
   }
@@ -154,8 +154,7 @@ function Safety({ alba: a, osd: o }: { alba: Alba; osd: OSD }) {
       <b>{sentence}</b>
       {a.repair > 0 && (
         <span>
-          {plural(a.repair, "object")} {a.repair === 1 ? "waits" : "wait"} for repair, which goes on by itself.
-          {tone !== "ok" && " Wait for it before another disk is taken out."}
+          {rich`${plural(a.repair, noun`object`)} ${a.repair === 1 ? msg`waits` : msg`wait`} for repair, which goes on by itself.${tone !== "ok" && msg` Wait for it before another disk is taken out.`}`}
         </span>
       )}
       {survey.data && !survey.data.endedAt && <JobLine job={survey.data} />}
@@ -168,16 +167,16 @@ type Seen = Disk & { fresh: boolean };
 const diskColumns: Column<Seen>[] = [
   {
     key: "disk",
-    title: "Blank disk",
+    title: msg`Blank disk`,
     cell: (d) => (
       <>
-        <span class="mono">{d.path}</span> {d.fresh && <span class="chip">new</span>}
+        <span class="mono">{d.path}</span> {d.fresh && <span class="chip">{msg`new`}</span>}
       </>
     ),
   },
-  { key: "model", title: "Model", cell: (d) => d.model ?? "" },
-  { key: "serial", title: "Serial", cell: (d) => d.serial ?? "" },
-  { key: "size", title: "Size", right: true, cell: (d) => bytes(d.size) },
+  { key: "model", title: msg`Model`, cell: (d) => d.model ?? "" },
+  { key: "serial", title: msg`Serial`, cell: (d) => d.serial ?? "" },
+  { key: "size", title: msg`Size`, right: true, cell: (d) => bytes(d.size) },
 ];
 
 /** Waits for a disk: lists the blank ones, and marks those that came since the page was opened. */
@@ -199,17 +198,17 @@ function NewDisks() {
           const first = blank[0];
           return first ? (
             <>
-              <DataTable label="Blank disks" columns={diskColumns} rows={blank} rowKey={(d) => d.name} />
+              <DataTable label={msg`Blank disks`} columns={diskColumns} rows={blank} rowKey={(d) => d.name} />
               <CopyBlock
-                label="Serve a disk, as root on its machine"
+                label={msg`Serve a disk, as root on its machine`}
                 name="asd"
                 text={`ovgate asd --disk ${first.link ?? first.path} --listen ${location.hostname}:8500`}
               />
             </>
           ) : (
             <Notice tone="info" waiting>
-              <b>Waiting for a blank disk in this node</b>
-              <span>It appears here by itself. A directory, or a disk of another machine, is named in the next step.</span>
+              <b>{msg`Waiting for a blank disk in this node`}</b>
+              <span>{msg`It appears here by itself. A directory, or a disk of another machine, is named in the next step.`}</span>
             </Notice>
           );
         }}
@@ -223,14 +222,14 @@ function ClaimNew({ osd: o, reason }: { osd: OSD; reason: string | undefined }) 
   const [form, setForm] = useState(emptyDevice);
   const replace = async () => {
     const now = await call("POST /osds/{osd}/replace", { path: { osd: o.number }, body: deviceOf(form) });
-    toast("ok", `Device ${now.number} is claimed in the place of device ${o.number}`);
+    toast("ok", msg`Device ${now.number} is claimed in the place of device ${o.number}`);
     setQuery({ new: String(now.number) }, { replace: true });
     devicesChanged();
   };
   return (
     <form
       class="stack form-narrow"
-      aria-label="New device"
+      aria-label={msg`New device`}
       noValidate
       onSubmit={(event) => {
         event.preventDefault();
@@ -243,7 +242,7 @@ function ClaimNew({ osd: o, reason }: { osd: OSD; reason: string | undefined }) 
       <FormError submit={submit} fields={deviceErrors} />
       <div class="row">
         <Button type="submit" kind="primary" needs="manage" reason={reason} busy={submit.busy}>
-          {`Claim it and empty device ${o.number}`}
+          {msg`Claim it and empty device ${o.number}`}
         </Button>
       </div>
     </form>
@@ -254,15 +253,15 @@ function Rebuild({ osd: o, begun }: { osd: OSD; begun: boolean }) {
   const job = useJob(`empty-${o.number}`);
   const [retire, setRetire] = useState(false);
   if (!begun) {
-    return <p class="muted">What it holds is stored anew on the other devices; then its disk may be taken out.</p>;
+    return <p class="muted">{msg`What it holds is stored anew on the other devices; then its disk may be taken out.`}</p>;
   }
   if (o.state === "in-use") {
     return (
       <>
-        <Notice tone="warn">The new device is in, but emptying the old one was not begun.</Notice>
+        <Notice tone="warn">{msg`The new device is in, but emptying the old one was not begun.`}</Notice>
         <div class="row">
           <Button kind="primary" needs="manage" onClick={() => setRetire(true)}>
-            {`Empty device ${o.number}`}
+            {msg`Empty device ${o.number}`}
           </Button>
         </div>
         {retire && <RetireDialog osd={o} onClose={() => setRetire(false)} />}
@@ -271,8 +270,8 @@ function Rebuild({ osd: o, begun }: { osd: OSD; begun: boolean }) {
   }
   return (
     <>
-      {job.data ? <JobLine job={job.data} /> : <p class="muted">It begins with the next survey.</p>}
-      <p class="muted small">You may leave this page: the work goes on, also after a restart of the node.</p>
+      {job.data ? <JobLine job={job.data} /> : <p class="muted">{msg`It begins with the next survey.`}</p>}
+      <p class="muted small">{msg`You may leave this page: the work goes on, also after a restart of the node.`}</p>
     </>
   );
 }

@@ -13,6 +13,7 @@ import { Load } from "../parts/Load";
 import { Notice } from "../parts/Notice";
 import { Card, Facts } from "../parts/Page";
 import { Tag } from "../parts/StateTag";
+import { msg, noun, rich } from "../text";
 
 /** ms between reads: a comparison takes seconds, and is repeated each minute until nothing is in its way. */
 const everyMs = 3000;
@@ -28,8 +29,8 @@ export function RestoredCards({ vpool }: { vpool?: string }) {
           return shown.map((p) => <RestoredCard key={p.vpool} restored={p} />);
         }
         return vpool === undefined ? (
-          <Card title="Restored metadata" class="span-12">
-            <p class="muted">The metadata were not restored, as far as this node knows of vPools that it reaches.</p>
+          <Card title={msg`Restored metadata`} class="span-12">
+            <p class="muted">{msg`The metadata were not restored, as far as this node knows of vPools that it reaches.`}</p>
           </Card>
         ) : null;
       }}
@@ -40,10 +41,10 @@ export function RestoredCards({ vpool }: { vpool?: string }) {
 type Row = StrangeVDisk & { what: string };
 
 const columns: Column<Row>[] = [
-  { key: "what", title: "It is", cell: (d) => d.what },
+  { key: "what", title: msg`It is`, cell: (d) => d.what },
   {
     key: "name",
-    title: "vDisk",
+    title: msg`vDisk`,
     cell: (d) => (
       <>
         {d.name || "–"}
@@ -53,46 +54,46 @@ const columns: Column<Row>[] = [
       </>
     ),
   },
-  { key: "size", title: "Size", right: true, cell: (d) => (d.size > 0 ? bytes(d.size) : "–") },
-  { key: "reason", title: "Why", wrap: true, cell: (d) => d.reason },
+  { key: "size", title: msg`Size`, right: true, cell: (d) => (d.size > 0 ? bytes(d.size) : "–") },
+  { key: "reason", title: msg`Why`, wrap: true, cell: (d) => d.reason },
 ];
 
 function RestoredCard({ restored: r }: { restored: RestoredVPool }) {
   const [accepting, setAccepting] = useState(false);
   const rows: Row[] = [
-    ...r.unclear.map((d) => ({ ...d, what: "Unclear" })),
-    ...r.accepted.map((d) => ({ ...d, what: "Accepted" })),
-    ...r.missing.map((d) => ({ ...d, what: "Missing on the backend" })),
-    ...r.orphans.map((d) => ({ ...d, what: "Orphan" })),
+    ...r.unclear.map((d) => ({ ...d, what: msg`Unclear` })),
+    ...r.accepted.map((d) => ({ ...d, what: msg`Accepted` })),
+    ...r.missing.map((d) => ({ ...d, what: msg`Missing on the backend` })),
+    ...r.orphans.map((d) => ({ ...d, what: msg`Orphan` })),
   ];
   return (
-    <Card title={`Restored metadata of ${r.vpool}`} class="span-12" aside={r.deletesOff ? <Tag tone="warn" word="Deletes are off" /> : <Tag tone="ok" word="Deletes are on" />}>
+    <Card title={msg`Restored metadata of ${r.vpool}`} class="span-12" aside={r.deletesOff ? <Tag tone="warn" word={msg`Deletes are off`} /> : <Tag tone="ok" word={msg`Deletes are on`} />}>
       <div class="stack">
         {r.deletesOff && (
           <Notice tone="warn">
-            <span>Nothing is deleted from the backend until its vDisks were compared with it, so that nothing goes that newer states need.</span>
+            <span>{msg`Nothing is deleted from the backend until its vDisks were compared with it, so that nothing goes that newer states need.`}</span>
             <span>{r.reason}</span>
           </Notice>
         )}
         <Facts
           rows={[
-            ["Backup of", <Age key="made" at={r.backupAt} />],
-            ["Restored", <Age key="restored" at={r.restoredAt} />],
-            ["Compared", r.comparedAt ? <Age key="compared" at={r.comparedAt} /> : "not yet"],
-            ["vDisks compared", `${r.compared}, ${r.newer} of them newer on the backend`],
+            [msg`Backup of`, <Age key="made" at={r.backupAt} />],
+            [msg`Restored`, <Age key="restored" at={r.restoredAt} />],
+            [msg`Compared`, r.comparedAt ? <Age key="compared" at={r.comparedAt} /> : msg`not yet`],
+            [msg`vDisks compared`, msg`${r.compared}, ${r.newer} of them newer on the backend`],
           ]}
         />
-        {rows.length > 0 && <DataTable label={`vDisks of ${r.vpool} that differ`} columns={columns} rows={rows} rowKey={(d) => d.what + d.id} />}
-        {r.more && <p class="muted small">There are more than are listed.</p>}
+        {rows.length > 0 && <DataTable label={msg`vDisks of ${r.vpool} that differ`} columns={columns} rows={rows} rowKey={(d) => d.what + d.id} />}
+        {r.more && <p class="muted small">{msg`There are more than are listed.`}</p>}
         {r.orphans.length > 0 && (
           <p>
-            <Link to="/vpools/recover">Recover the vPool</Link> to have orphans registered.
+            {rich`${<Link to="/vpools/recover">{msg`Recover the vPool`}</Link>} to have orphans registered.`}
           </p>
         )}
         {r.unclear.length > 0 && (
           <div class="row">
             <Button kind="danger" needs="manage" onClick={() => setAccepting(true)}>
-              Do without {plural(r.unclear.length, "unclear vDisk")}
+              {rich`Do without ${plural(r.unclear.length, noun`unclear vDisk`)}`}
             </Button>
           </div>
         )}
@@ -106,20 +107,20 @@ function Accept({ restored: r, onClose }: { restored: RestoredVPool; onClose: ()
   const names = r.unclear.map((d) => d.name || d.id);
   const act = async () => {
     await call("POST /metadata/accept", { body: { vpool: r.vpool, vdisks: r.unclear.map((d) => d.id) } });
-    toast("ok", `vPool ${r.vpool} is compared again`);
+    toast("ok", msg`vPool ${r.vpool} is compared again`);
     reload("metadata", "status", "vpool:");
     onClose();
   };
   return (
     <Confirm
-      title={`Do without ${plural(names.length, "unclear vDisk")} of ${r.vpool}`}
-      verb="Do without them"
+      title={msg`Do without ${plural(names.length, noun`unclear vDisk`)} of ${r.vpool}`}
+      verb={msg`Do without them`}
       danger
       typeName={r.vpool}
       consequences={[
-        `Given up: what ${names.slice(0, 5).join(", ")}${names.length > 5 ? ` and ${names.length - 5} more` : ""} may need. Their newest state on the backend cannot be read, so nobody can say what that is.`,
-        "Deletes of the vPool go on; what they take from now on does not come back.",
-        "The vDisks are left as they are. Bring back what cannot be read instead, if there is a copy of it: that loses nothing.",
+        msg`Given up: what ${names.slice(0, 5).join(", ")}${names.length > 5 ? msg` and ${names.length - 5} more` : ""} may need. Their newest state on the backend cannot be read, so nobody can say what that is.`,
+        msg`Deletes of the vPool go on; what they take from now on does not come back.`,
+        msg`The vDisks are left as they are. Bring back what cannot be read instead, if there is a copy of it: that loses nothing.`,
       ]}
       onClose={onClose}
       act={act}

@@ -9,13 +9,14 @@ import { toast } from "../store/toasts";
 import { Confirm } from "../parts/Dialog";
 import { CheckField } from "../parts/Field";
 import { Notice } from "../parts/Notice";
+import { msg, noun, rich } from "../text";
 
 /** Most names that a sentence lists. */
 const namesMax = 5;
 
 function listed(names: string[]): string {
   const more = names.length - namesMax;
-  return names.slice(0, namesMax).join(", ") + (more > 0 ? ` and ${more} more` : "");
+  return names.slice(0, namesMax).join(", ") + (more > 0 ? msg` and ${more} more` : "");
 }
 
 type Props = { vdisk: VDisk; to: Moment; undo?: boolean; onClose: () => void };
@@ -32,26 +33,25 @@ export function RollbackDialog({ vdisk, to, undo = false, onClose }: Props) {
   const keeps = keep ?? (!undo && history === 0);
   const newer = snapshots.data?.items.filter((s) => s.seq > to.seq) ?? [];
   const sticky = newer.filter((s) => s.sticky);
-  const blocked = sticky.length > 0 ? "Delete the sticky snapshots that are newer first" : undefined;
+  const blocked = sticky.length > 0 ? msg`Delete the sticky snapshots that are newer first` : undefined;
   return (
     <Confirm
-      title={undo ? `Undo the rollback of ${vdisk.name}` : `Roll back ${vdisk.name}`}
-      verb={sessions > 0 ? `Drop ${plural(sessions, "session")} and roll back` : "Roll back"}
+      title={undo ? msg`Undo the rollback of ${vdisk.name}` : msg`Roll back ${vdisk.name}`}
+      verb={sessions > 0 ? msg`Drop ${plural(sessions, noun`session`)} and roll back` : msg`Roll back`}
       danger
       typeName={vdisk.name}
-      reason={snapshots.data === undefined ? "The snapshots are being read" : (blocked ?? (sessions > 0 && !drop ? "Hosts are signed in: detach it there first" : undefined))}
+      reason={snapshots.data === undefined ? msg`The snapshots are being read` : (blocked ?? (sessions > 0 && !drop ? msg`Hosts are signed in: detach it there first` : undefined))}
       consequences={[
         <>
-          It will be what it was at <b>{pointText(to)}</b>
-          {to.snapshot && `, ${time(to.pointAt)}`}.
+          {rich`It will be what it was at ${<b>{pointText(to)}</b>}${to.snapshot && `, ${time(to.pointAt)}`}.`}
         </>,
-        undo ? "What was written since the rollback is taken off." : lost(vdisk, to),
+        undo ? msg`What was written since the rollback is taken off.` : lost(vdisk, to),
         <Newer key="newer" newer={newer} sticky={sticky} />,
         (clones.data?.items.length ?? 0) > 0 &&
-          `It has clones: ${listed(clones.data?.items.map((c) => c.name) ?? [])}. Those of a newer point stand in the way until they are flattened or deleted.`,
+          msg`It has clones: ${listed(clones.data?.items.map((c) => c.name) ?? [])}. Those of a newer point stand in the way until they are flattened or deleted.`,
         history > 0
-          ? `What is there now can be had back for ${duration(history)}, with Undo or from its history.`
-          : "It keeps no history: without a vDisk that keeps it, the next scrub may take what is there now.",
+          ? msg`What is there now can be had back for ${duration(history)}, with Undo or from its history.`
+          : msg`It keeps no history: without a vDisk that keeps it, the next scrub may take what is there now.`,
       ].filter(Boolean)}
       onClose={onClose}
       act={async () => {
@@ -66,19 +66,19 @@ export function RollbackDialog({ vdisk, to, undo = false, onClose }: Props) {
         if (keeps) {
           await keepAs(vdisk, done.undoAt);
         } else {
-          toast("ok", `${vdisk.name} is rolled back to ${pointText(done.to)}`);
+          toast("ok", msg`${vdisk.name} is rolled back to ${pointText(done.to)}`);
         }
       }}
     >
       <CheckField name="keep" checked={keeps} onValue={setKeep}>
-        Keep what is there now as a vDisk of its own. It takes no space at first.
+        {msg`Keep what is there now as a vDisk of its own. It takes no space at first.`}
       </CheckField>
       {sessions > 0 && (
         <Notice tone="warn">
-          <b>{plural(sessions, "session")} of hosts {sessions === 1 ? "is" : "are"} open</b>
-          <span>A host that has it mounted would go on with what it remembers of it, and spoil it. Unmount and log out there first.</span>
+          <b>{rich`${plural(sessions, noun`session`)} of hosts ${sessions === 1 ? msg`is` : msg`are`} open`}</b>
+          <span>{msg`A host that has it mounted would go on with what it remembers of it, and spoil it. Unmount and log out there first.`}</span>
           <CheckField name="drop" checked={drop} onValue={setDrop}>
-            No host has it mounted: drop the sessions
+            {msg`No host has it mounted: drop the sessions`}
           </CheckField>
         </Notice>
       )}
@@ -91,10 +91,10 @@ async function keepAs(vdisk: VDisk, at: string): Promise<void> {
   const name = keptName(vdisk.name, at);
   try {
     await call("POST /vdisks/{vdisk}/clone", { path: { vdisk: vdisk.id }, body: { name, pointAt: at } });
-    toast("ok", `${vdisk.name} is rolled back; what it was is vDisk ${name}`);
+    toast("ok", msg`${vdisk.name} is rolled back; what it was is vDisk ${name}`);
     reload("vdisks?", "status");
   } catch (error) {
-    toast("bad", `${vdisk.name} is rolled back, but what it was is not kept as a vDisk: ${asApiError(error).message}`);
+    toast("bad", msg`${vdisk.name} is rolled back, but what it was is not kept as a vDisk: ${asApiError(error).message}`);
   }
 }
 
@@ -105,20 +105,20 @@ function keptName(name: string, at: string): string {
 
 function lost(v: VDisk, to: Moment): string {
   if (v.lastSeq <= to.seq) {
-    return "Nothing was written since.";
+    return msg`Nothing was written since.`;
   }
   const span = Date.parse(v.observedAt) - Date.parse(to.pointAt);
-  return `What was written in the ${duration(span)} since then is taken off. The size stays.`;
+  return msg`What was written in the ${duration(span)} since then is taken off. The size stays.`;
 }
 
 function Newer({ newer, sticky }: { newer: Snapshot[]; sticky: Snapshot[] }) {
   if (newer.length === 0) {
-    return <>No snapshot is newer.</>;
+    return <>{msg`No snapshot is newer.`}</>;
   }
   return (
     <>
-      {plural(newer.length, "newer snapshot")} will be deleted, for good: {listed(newer.map((s) => s.name))}.
-      {sticky.length > 0 && <> Sticky, and so in the way: {listed(sticky.map((s) => s.name))}.</>}
+      {rich`${plural(newer.length, noun`newer snapshot`)} will be deleted, for good:`}{" "}{listed(newer.map((s) => s.name))}.
+      {sticky.length > 0 && <>{" "}{msg`Sticky, and so in the way:`}{" "}{listed(sticky.map((s) => s.name))}.</>}
     </>
   );
 }

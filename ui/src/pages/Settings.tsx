@@ -16,12 +16,13 @@ import { Card, Facts, Page } from "../parts/Page";
 import { Steps } from "../parts/RemoteTest";
 import { TextArea } from "../parts/TextArea";
 import { RestoredCards } from "./Restored";
+import { msg } from "../text";
 
 /** What is set for the whole cluster, and what a restore of its metadata left to do. */
 export function SettingsPage() {
   const reason = denied("manage");
   return (
-    <Page title="Settings">
+    <Page title={msg`Settings`}>
       {reason ? (
         <Notice tone="info">{reason}.</Notice>
       ) : (
@@ -41,16 +42,16 @@ function ProviderCard() {
   const [open, setOpen] = useState<"edit" | "remove" | undefined>(undefined);
   const close = () => setOpen(undefined);
   return (
-    <Card title="Sign-in provider" class="span-12">
+    <Card title={msg`Sign-in provider`} class="span-12">
       <Load query={provider}>
         {(o) => (
           <div class="stack">
-            {o.configured ? <ProviderFacts provider={o} /> : <p>None: people sign in with passwords of this cluster.</p>}
+            {o.configured ? <ProviderFacts provider={o} /> : <p>{msg`None: people sign in with passwords of this cluster.`}</p>}
             {steps && <Steps steps={steps} />}
             {submit.error && <ErrorPanel error={submit.error} />}
             <div class="row">
               <Button small kind={o.configured ? undefined : "primary"} needs="manage" onClick={() => setOpen("edit")}>
-                {o.configured ? "Change provider" : "Set provider"}
+                {o.configured ? msg`Change provider` : msg`Set provider`}
               </Button>
               {o.configured && (
                 <>
@@ -60,10 +61,10 @@ function ProviderCard() {
                     busy={submit.busy}
                     onClick={() => void submit.run(async () => setSteps((await call("POST /oidc/test")).steps))}
                   >
-                    Test now
+                    {msg`Test now`}
                   </Button>
                   <Button small kind="danger" needs="manage" onClick={() => setOpen("remove")}>
-                    Remove
+                    {msg`Remove`}
                   </Button>
                 </>
               )}
@@ -71,15 +72,15 @@ function ProviderCard() {
             {open === "edit" && <ProviderDialog provider={o} onClose={close} onTried={setSteps} />}
             {open === "remove" && (
               <Confirm
-                title="Remove the sign-in provider"
-                verb="Remove"
+                title={msg`Remove the sign-in provider`}
+                verb={msg`Remove`}
                 danger
                 typeName={o.name}
-                consequences={["Its users stay, but cannot sign in.", "Their sessions and tokens do not count until one of the same issuer is set."]}
+                consequences={[msg`Its users stay, but cannot sign in.`, msg`Their sessions and tokens do not count until one of the same issuer is set.`]}
                 onClose={close}
                 act={async () => {
                   await call("DELETE /oidc");
-                  toast("ok", `${o.name} is removed`);
+                  toast("ok", msg`${o.name} is removed`);
                   setSteps(undefined);
                   reload("oidc", "users");
                 }}
@@ -97,16 +98,16 @@ function ProviderFacts({ provider: o }: { provider: Oidc }) {
     <>
       <Facts
         rows={[
-          ["Name", o.name],
-          ["Issuer", o.issuer],
-          ["Client", o.clientId + (o.hasSecret ? ", with a secret" : ", a public one")],
-          ["Scopes", o.scopes.join(" ")],
-          ["Claims", `${o.nameClaim} names a new user, ${o.groupsClaim} has the groups`],
-          ["Who may enter", o.roles.map((r) => `${r.group} (${r.role})`).join(", ")],
+          [msg`Name`, o.name],
+          [msg`Issuer`, o.issuer],
+          [msg`Client`, o.clientId + (o.hasSecret ? msg`, with a secret` : msg`, a public one`)],
+          [msg`Scopes`, o.scopes.join(" ")],
+          [msg`Claims`, msg`${o.nameClaim} names a new user, ${o.groupsClaim} has the groups`],
+          [msg`Who may enter`, o.roles.map((r) => `${r.group} (${r.role})`).join(", ")],
         ]}
       />
-      <p class="muted">Register at the provider:</p>
-      <CopyBlock text={o.redirectUris.join("\n")} label="Redirect URIs" />
+      <p class="muted">{msg`Register at the provider:`}</p>
+      <CopyBlock text={o.redirectUris.join("\n")} label={msg`Redirect URIs`} />
     </>
   );
 }
@@ -122,7 +123,7 @@ function rolesOf(text: string): OidcRole[] {
   return lines(text).map((line) => {
     const [, group, role] = /^(.+)=\s*(read|write|manage)$/.exec(line) ?? [];
     if (!group || !role) {
-      throw badField("roles", `"${line}" is not GROUP=read, GROUP=write or GROUP=manage`);
+      throw badField("roles", msg`"${line}" is not GROUP=read, GROUP=write or GROUP=manage`);
     }
     return { group: group.trim(), role: role as Role };
   });
@@ -170,25 +171,25 @@ function ProviderDialog(props: { provider: Oidc; onClose: () => void; onTried: (
     }
     const result = await call("PUT /oidc", { body });
     props.onTried(result.steps);
-    toast("ok", `${result.provider.name} is set`);
+    toast("ok", msg`${result.provider.name} is set`);
     reload("oidc");
     onClose();
   };
   return (
-    <FormDialog title={o.configured ? "Change provider" : "Set provider"} verb="Save" submit={submit} fields={Object.keys(text)} save={save} needs="manage" onClose={onClose}>
-      <TextField {...field("name", "Name", "On the button of the sign-in page")} />
-      <TextField {...field("issuer", "Issuer", "Its https address, exactly as it calls itself")} />
-      <TextField {...field("clientId", "Client id")} />
+    <FormDialog title={o.configured ? msg`Change provider` : msg`Set provider`} verb={msg`Save`} submit={submit} fields={Object.keys(text)} save={save} needs="manage" onClose={onClose}>
+      <TextField {...field("name", msg`Name`, msg`On the button of the sign-in page`)} />
+      <TextField {...field("issuer", msg`Issuer`, msg`Its https address, exactly as it calls itself`)} />
+      <TextField {...field("clientId", msg`Client id`)} />
       <TextField
-        {...field("secret", "Client secret", o.hasSecret ? "One is known; left empty it stays" : "Left empty: a public client")}
+        {...field("secret", msg`Client secret`, o.hasSecret ? msg`One is known; left empty it stays` : msg`Left empty: a public client`)}
         input={{ type: "password", autocomplete: "new-password" }}
       />
-      <TextArea {...field("roles", "Who may enter", "GROUP=read, GROUP=write or GROUP=manage, one a line; nobody else gets in")} />
-      <TextArea {...field("addresses", "Addresses of the console", "One a line, as browsers show them")} rows={2} />
-      <TextField {...field("scopes", "Scopes")} />
-      <TextField {...field("nameClaim", "Claim that names a new user")} />
-      <TextField {...field("groupsClaim", "Claim with the groups")} />
-      <TextArea {...field("ca", "Certificates to trust", "PEM; left empty: those of the system")} />
+      <TextArea {...field("roles", msg`Who may enter`, msg`GROUP=read, GROUP=write or GROUP=manage, one a line; nobody else gets in`)} />
+      <TextArea {...field("addresses", msg`Addresses of the console`, msg`One a line, as browsers show them`)} rows={2} />
+      <TextField {...field("scopes", msg`Scopes`)} />
+      <TextField {...field("nameClaim", msg`Claim that names a new user`)} />
+      <TextField {...field("groupsClaim", msg`Claim with the groups`)} />
+      <TextArea {...field("ca", msg`Certificates to trust`, msg`PEM; left empty: those of the system`)} />
     </FormDialog>
   );
 }

@@ -7,6 +7,7 @@ import { TextField } from "../parts/Field";
 import { Gate } from "../parts/Gate";
 import { FormError } from "../parts/Notice";
 import { NewPasswordField } from "../parts/PasswordField";
+import { msg } from "../text";
 
 /** First run: the one-time token makes the first administrator, who is then signed in and goes on with pages/FirstRun.tsx. */
 export function SetupPage() {
@@ -17,10 +18,10 @@ export function SetupPage() {
   const [repeat, setRepeat] = useState("");
   const [mismatch, setMismatch] = useState(false);
   return (
-    <Gate title="Set up this node">
+    <Gate title={msg`Set up this node`}>
       <form
         class="stack-wide"
-        aria-label="Set up"
+        aria-label={msg`Set up`}
         noValidate
         onSubmit={(event) => {
           event.preventDefault();
@@ -33,17 +34,17 @@ export function SetupPage() {
           }
         }}
       >
-        <p class="muted">Create the first administrator. There is no default password.</p>
+        <p class="muted">{msg`Create the first administrator. There is no default password.`}</p>
         <TextField
-          label="Set-up token"
+          label={msg`Set-up token`}
           name="token"
           value={token}
           onValue={setToken}
-          hint="The node printed it at its first start; it works once."
+          hint={msg`The node printed it at its first start; it works once.`}
           error={submit.error?.code === "bad_setup_token" ? submit.error.message : submit.at("token")}
         />
         <TextField
-          label="User"
+          label={msg`User`}
           name="user"
           value={user}
           onValue={setUser}
@@ -51,25 +52,25 @@ export function SetupPage() {
           input={{ autocomplete: "username" }}
         />
         <NewPasswordField
-          label="Password"
+          label={msg`Password`}
           name="password"
           value={password}
           onValue={setPassword}
           error={submit.at("password")}
         />
         <TextField
-          label="Password again"
+          label={msg`Password again`}
           name="repeat"
           value={repeat}
           onValue={setRepeat}
-          error={mismatch ? "The two passwords differ" : undefined}
+          error={mismatch ? msg`The two passwords differ` : undefined}
           input={{ type: "password", autocomplete: "new-password" }}
         />
         {submit.error?.code !== "bad_setup_token" && (
           <FormError submit={submit} fields={["token", "user", "password"]} />
         )}
         <Button type="submit" kind="primary" busy={submit.busy}>
-          Create administrator
+          {msg`Create administrator`}
         </Button>
       </form>
     </Gate>

@@ -11,6 +11,7 @@ import { Button } from "../parts/Button";
 import { Confirm } from "../parts/Dialog";
 import { TextField } from "../parts/Field";
 import { FormDialog } from "../parts/FormDialog";
+import { msg, noun } from "../text";
 
 /** Creates a target that several vDisks share. */
 export function NewTargetDialog({ onClose }: { onClose: () => void }) {
@@ -18,25 +19,25 @@ export function NewTargetDialog({ onClose }: { onClose: () => void }) {
   const [name, setName] = useState("");
   const save = async (key: string) => {
     const target = await call("POST /targets", { key, body: { name: name.trim() } });
-    toast("ok", `Target ${target.name} is there; give it a group next`);
+    toast("ok", msg`Target ${target.name} is there; give it a group next`);
     reload("targets?", "status");
     navigate(`/iscsi/${encodeURIComponent(target.iqn)}`);
   };
   return (
     <FormDialog
-      title="New shared target"
-      verb="Create"
+      title={msg`New shared target`}
+      verb={msg`Create`}
       submit={submit}
       fields={["name", "iqn"]}
       save={save}
       onClose={onClose}
     >
       <TextField
-        label="Name"
+        label={msg`Name`}
         name="name"
         value={name}
         onValue={setName}
-        hint="Several vDisks become LUNs of it, as clusters of hypervisors like them. It admits nobody until it has a group."
+        hint={msg`Several vDisks become LUNs of it, as clusters of hypervisors like them. It admits nobody until it has a group.`}
         error={submit.at("name") ?? submit.at("iqn")}
         input={{ autofocus: true }}
       />
@@ -52,26 +53,26 @@ export function DeleteTarget({ target: t }: { target: Target }) {
       <Button
         kind="danger"
         needs="write"
-        reason={t.luns.length > 0 ? "Unpublish its vDisks first" : undefined}
+        reason={t.luns.length > 0 ? msg`Unpublish its vDisks first` : undefined}
         onClick={() => setAsk(true)}
       >
-        Delete
+        {msg`Delete`}
       </Button>
       {ask && (
         <Confirm
-          title={`Delete target ${t.name}`}
-          verb={t.sessions > 0 ? `Drop ${plural(t.sessions, "session")} and delete` : "Delete"}
+          title={msg`Delete target ${t.name}`}
+          verb={t.sessions > 0 ? msg`Drop ${plural(t.sessions, noun`session`)} and delete` : msg`Delete`}
           danger
           typeName={t.name}
           consequences={[
-            t.sessions > 0 ? `${plural(t.sessions, "session")} will be dropped.` : "No host is connected.",
-            "The target and its groups are removed.",
+            t.sessions > 0 ? msg`${plural(t.sessions, noun`session`)} will be dropped.` : msg`No host is connected.`,
+            msg`The target and its groups are removed.`,
           ]}
           onClose={() => setAsk(false)}
           act={() =>
             ending(targetKey(t.iqn), async () => {
               await call("DELETE /targets/{iqn}", { path: { iqn: t.iqn }, query: { force: t.sessions > 0 } });
-              toast("ok", `Target ${t.name} deleted`);
+              toast("ok", msg`Target ${t.name} deleted`);
               reload("targets?", "sessions?", "status");
               navigate("/iscsi");
             })

@@ -25,6 +25,7 @@ import { TableTools } from "../parts/TableTools";
 import { CloneDialog } from "./CloneDialog";
 import { RollbackDialog } from "./RollbackDialog";
 import { TimeTravel } from "./TimeTravel";
+import { msg, noun, rich } from "../text";
 
 /** Ids of snapshots whose deletion can still be undone. */
 const doomed = signal<ReadonlySet<string>>(new Set());
@@ -42,21 +43,21 @@ export function SnapshotsTab({ vdisk }: { vdisk: VDisk }) {
       <RolledBack vdisk={vdisk} />
       <TimeTravel vdisk={vdisk} why={noRollback(vdisk)} />
       <Card
-        title="Snapshots"
+        title={msg`Snapshots`}
         aside={
           <div class="row">
             {picked.length > 0 && <DeleteButton vdisk={vdisk} snapshots={picked} done={() => choose(new Set())} />}
             <Link class="btn small" to={`/schedules?vdisk=${encodeURIComponent(vdisk.name)}`}>
-              Schedule
+              {msg`Schedule`}
             </Link>
             <TableTools
               table="vdisk.snapshots"
-              noun="snapshot"
+              noun={noun`snapshot`}
               columns={columns(vdisk)}
               read={(cursor, limit) => call("GET /vdisks/{vdisk}/snapshots", { path: { vdisk: vdisk.id }, query: { sort: "-seq", cursor, limit } })}
             />
             <Button small kind="primary" needs="write" reason={noSnapshot(vdisk)} onClick={() => setCreate(true)}>
-              Create snapshot
+              {msg`Create snapshot`}
             </Button>
           </div>
         }
@@ -65,13 +66,13 @@ export function SnapshotsTab({ vdisk }: { vdisk: VDisk }) {
           {(page) =>
             page.items.length === 0 && !cursor ? (
               <Empty
-                title="No snapshots yet"
-                text="A snapshot keeps what the vDisk holds at one moment. It takes no time, and space only for what is overwritten later."
+                title={msg`No snapshots yet`}
+                text={msg`A snapshot keeps what the vDisk holds at one moment. It takes no time, and space only for what is overwritten later.`}
                 command={`ovgate snapshot create ${vdisk.name} NAME`}
               />
             ) : (
               <DataTable
-                label="Snapshots"
+                label={msg`Snapshots`}
                 table="vdisk.snapshots"
                 columns={columns(vdisk)}
                 rows={page.items}
@@ -93,7 +94,7 @@ export function SnapshotsTab({ vdisk }: { vdisk: VDisk }) {
 
 /** Why no snapshot of a vDisk can be made now. */
 export function noSnapshot(v: VDisk): string | undefined {
-  return v.state === "template" ? "A template does not change" : undefined;
+  return v.state === "template" ? msg`A template does not change` : undefined;
 }
 
 function columns(vdisk: VDisk): Column<Snapshot>[] {
@@ -102,11 +103,11 @@ function columns(vdisk: VDisk): Column<Snapshot>[] {
     {
       key: "name",
       csv: (s) => s.name,
-      title: "Name",
+      title: msg`Name`,
       wrap: true,
       cell: (s) => (
         <span class={dim(s)}>
-          {s.name} {s.sticky && <span class="chip">sticky</span>} {s.group > 1 && <span class="chip">group of {s.group}</span>}
+          {s.name} {s.sticky && <span class="chip">{msg`sticky`}</span>} {s.group > 1 && <span class="chip">{rich`group of ${s.group}`}</span>}
           {Object.entries(s.labels).map(([k, v]) => (
             <span key={k} class="chip">
               {v ? `${k}=${v}` : k}
@@ -115,35 +116,35 @@ function columns(vdisk: VDisk): Column<Snapshot>[] {
         </span>
       ),
     },
-    { key: "created", csv: (s) => s.created, title: "Made", cell: (s) => <span class="num">{time(s.created)}</span> },
-    { key: "age", title: "Age", cell: (s) => <Age at={s.created} /> },
-    { key: "size", csv: { title: "Size (bytes)", value: (s) => s.size }, title: "Size", right: true, cell: (s) => bytes(s.size) },
-    { key: "automatic", csv: (s) => (s.automatic ? "schedule" : "hand"), title: "By", cell: (s) => (s.automatic ? "schedule" : "hand") },
-    { key: "consistent", csv: (s) => (s.consistent ? "applications" : "crash"), title: "Consistent", cell: (s) => (s.consistent ? "applications" : "crash") },
+    { key: "created", csv: (s) => s.created, title: msg`Made`, cell: (s) => <span class="num">{time(s.created)}</span> },
+    { key: "age", title: msg`Age`, cell: (s) => <Age at={s.created} /> },
+    { key: "size", csv: { title: msg`Size (bytes)`, value: (s) => s.size }, title: msg`Size`, right: true, cell: (s) => bytes(s.size) },
+    { key: "automatic", csv: (s) => (s.automatic ? "schedule" : "hand"), title: msg`By`, cell: (s) => (s.automatic ? "schedule" : "hand") },
+    { key: "consistent", csv: (s) => (s.consistent ? "applications" : "crash"), title: msg`Consistent`, cell: (s) => (s.consistent ? "applications" : "crash") },
     {
       key: "backend",
-      csv: (s) => (s.inBackend ? "yes" : "not yet"),
-      title: "In backend",
+      csv: (s) => (s.inBackend ? "yes" : msg`not yet`),
+      title: msg`In backend`,
       cell: (s) =>
-        s.inBackend ? <Tag tone="ok" word="Yes" /> : <Tag tone="info" word="Not yet" title="Durable on this node; the next commit takes it there" />,
+        s.inBackend ? <Tag tone="ok" word={msg`Yes`} /> : <Tag tone="info" word={msg`Not yet`} title={msg`Durable on this node; the next commit takes it there`} />,
     },
-    { key: "actions", title: "Actions", right: true, cell: (s) => <RowActions vdisk={vdisk} snapshot={s} /> },
+    { key: "actions", title: msg`Actions`, right: true, cell: (s) => <RowActions vdisk={vdisk} snapshot={s} /> },
   ];
 }
 
 function RowActions({ vdisk, snapshot: s }: { vdisk: VDisk; snapshot: Snapshot }) {
   const [open, setOpen] = useState<"clone" | "rollback" | undefined>(undefined);
   if (doomed.value.has(s.id)) {
-    return <Tag tone="info" word="Being deleted" />;
+    return <Tag tone="info" word={msg`Being deleted`} />;
   }
   const close = () => setOpen(undefined);
   return (
     <>
-      <Button small needs="write" label={`Roll back to ${s.name}`} reason={noRollback(vdisk)} onClick={() => setOpen("rollback")}>
-        Roll back
+      <Button small needs="write" label={msg`Roll back to ${s.name}`} reason={noRollback(vdisk)} onClick={() => setOpen("rollback")}>
+        {msg`Roll back`}
       </Button>{" "}
-      <Button small needs="write" label={`Clone ${s.name}`} onClick={() => setOpen("clone")}>
-        Clone
+      <Button small needs="write" label={msg`Clone ${s.name}`} onClick={() => setOpen("clone")}>
+        {msg`Clone`}
       </Button>{" "}
       <DeleteButton vdisk={vdisk} snapshots={[s]} done={() => {}} />
       {open === "clone" && <CloneDialog vdisk={vdisk} from={momentOf(s)} onClose={close} />}
@@ -154,7 +155,7 @@ function RowActions({ vdisk, snapshot: s }: { vdisk: VDisk; snapshot: Snapshot }
 
 /** Why a vDisk cannot be taken back now. */
 export function noRollback(v: VDisk): string | undefined {
-  return v.state === "template" ? "A template does not change: clone it" : undefined;
+  return v.state === "template" ? msg`A template does not change: clone it` : undefined;
 }
 
 /** Deletes at once and lets that be undone, unless a snapshot is sticky: that is asked for. */
@@ -163,7 +164,7 @@ function DeleteButton({ vdisk, snapshots, done }: { vdisk: VDisk; snapshots: Sna
   const only = snapshots.length === 1 ? snapshots[0] : undefined;
   const sticky = snapshots.filter((s) => s.sticky);
   const bulk = only === undefined;
-  const what = only ? `Snapshot ${only.name}` : plural(snapshots.length, "snapshot");
+  const what = only ? msg`Snapshot ${only.name}` : plural(snapshots.length, noun`snapshot`);
   const start = () => {
     if (sticky.length > 0) {
       setAsk(true);
@@ -175,22 +176,22 @@ function DeleteButton({ vdisk, snapshots, done }: { vdisk: VDisk; snapshots: Sna
     };
     doomed.value = new Set([...doomed.value, ...ids]);
     done();
-    undoable(`${what} will be deleted`, { undo: restore, done: () => void remove(vdisk, snapshots, false).finally(restore) });
+    undoable(msg`${what} will be deleted`, { undo: restore, done: () => void remove(vdisk, snapshots, false).finally(restore) });
   };
   return (
     <>
-      <Button small kind="danger" needs="write" label={only ? `Delete ${only.name}` : undefined} onClick={start}>
-        {bulk ? `Delete ${snapshots.length}` : "Delete"}
+      <Button small kind="danger" needs="write" label={only ? msg`Delete ${only.name}` : undefined} onClick={start}>
+        {bulk ? msg`Delete ${snapshots.length}` : msg`Delete`}
       </Button>
       {ask && (
         <Confirm
-          title={only ? `Delete sticky snapshot ${only.name}` : `Delete ${plural(snapshots.length, "snapshot")}`}
-          verb="Delete"
+          title={only ? msg`Delete sticky snapshot ${only.name}` : msg`Delete ${plural(snapshots.length, noun`snapshot`)}`}
+          verb={msg`Delete`}
           danger
-          typeName={only ? only.name : `delete ${snapshots.length}`}
+          typeName={only ? only.name : msg`delete ${snapshots.length}`}
           consequences={[
-            `Sticky, kept on purpose: ${sticky.map((s) => s.name).join(", ")}.`,
-            "What only they hold is gone with the next scrub, unless the history still has it. Clones live on.",
+            msg`Sticky, kept on purpose: ${sticky.map((s) => s.name).join(", ")}.`,
+            msg`What only they hold is gone with the next scrub, unless the history still has it. Clones live on.`,
           ]}
           onClose={() => setAsk(false)}
           act={async () => {
@@ -215,7 +216,7 @@ async function remove(vdisk: VDisk, snapshots: Snapshot[], force: boolean): Prom
     }
   }
   if (gone > 0) {
-    toast("ok", `${plural(gone, "snapshot")} of ${vdisk.name} deleted`);
+    toast("ok", msg`${plural(gone, noun`snapshot`)} of ${vdisk.name} deleted`);
   }
   reload("snapshots:" + vdisk.id, "history:" + vdisk.id);
 }
@@ -231,12 +232,12 @@ export function CreateSnapshotDialog({ vdisk, onClose }: { vdisk: VDisk; onClose
       path: { vdisk: vdisk.id },
       body: { name: name.trim(), sticky, consistent },
     });
-    toast("ok", `Snapshot ${s.name} is made`);
+    toast("ok", msg`Snapshot ${s.name} is made`);
     reload("snapshots:" + vdisk.id, "history:" + vdisk.id);
     onClose();
   };
   return (
-    <FormDialog title={`Snapshot of ${vdisk.name}`} verb="Create" submit={submit} fields={["name"]} save={save} onClose={onClose}>
+    <FormDialog title={msg`Snapshot of ${vdisk.name}`} verb={msg`Create`} submit={submit} fields={["name"]} save={save} onClose={onClose}>
       <SnapshotFields
         name={name}
         setName={setName}
@@ -265,19 +266,19 @@ export function SnapshotFields(p: FieldsProps) {
   return (
     <>
       <TextField
-        label="Name"
+        label={msg`Name`}
         name="name"
         value={p.name}
         onValue={p.setName}
-        hint="It holds every write that was acknowledged before, however large the vDisk is."
+        hint={msg`It holds every write that was acknowledged before, however large the vDisk is.`}
         error={p.error}
         input={{ autofocus: true }}
       />
       <CheckField name="sticky" checked={p.sticky} onValue={p.setSticky}>
-        Sticky: it is deleted only when somebody insists, and no rollback goes past it
+        {msg`Sticky: it is deleted only when somebody insists, and no rollback goes past it`}
       </CheckField>
       <CheckField name="consistent" checked={p.consistent} onValue={p.setConsistent}>
-        Applications are at rest now: note it as consistent
+        {msg`Applications are at rest now: note it as consistent`}
       </CheckField>
     </>
   );
@@ -294,15 +295,14 @@ function RolledBack({ vdisk }: { vdisk: VDisk }) {
   return (
     <Notice tone="ok">
       <span>
-        Rolled back to <b>{pointText(made.to)}</b> <Age at={made.undoAt} />. Undo takes it to what it was before; the
-        snapshots that were newer do not come back.
+        {rich`Rolled back to ${<b>{pointText(made.to)}</b>} ${<Age at={made.undoAt} />}. Undo takes it to what it was before; the snapshots that were newer do not come back.`}
       </span>
       <span class="row">
         <Button small needs="write" onClick={() => setUndo(true)}>
-          Undo the rollback
+          {msg`Undo the rollback`}
         </Button>
         <Button small kind="quiet" onClick={() => forget(vdisk.id)}>
-          Dismiss
+          {msg`Dismiss`}
         </Button>
       </span>
       {undo && <RollbackDialog vdisk={vdisk} to={before} undo onClose={() => setUndo(false)} />}

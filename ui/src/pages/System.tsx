@@ -11,20 +11,21 @@ import { Load } from "../parts/Load";
 import { Notice } from "../parts/Notice";
 import { Card, Facts, Page } from "../parts/Page";
 import { MetadataBackup, NodeTag, SupportBundle } from "./Nodes";
+import { msg, noun, rich } from "../text";
 
 /** What runs where, how it is upgraded, and what support asks for. */
 export function SystemPage() {
   const nodes = useNodes();
   const version = useQuery("version", () => call("GET /version"));
   return (
-    <Page title="Updates and support">
+    <Page title={msg`Updates and support`}>
       <div class="stack-wide">
         <Load query={nodes}>{(list) => <Versions nodes={list.items} next={list.next} />}</Load>
         <div class="grid">
           <Upgrade nodes={nodes.data?.items ?? []} />
           <section class="span-6 stack-wide">
             <Support />
-            <Card title="This node's program">
+            <Card title={msg`This node's program`}>
               <Load query={version} lines={4}>
                 {(v) => <Program version={v} />}
               </Load>
@@ -37,25 +38,24 @@ export function SystemPage() {
 }
 
 const columns: Column<Member>[] = [
-  { key: "name", title: "Node", cell: (n) => <Link to={`/nodes/${encodeURIComponent(n.name)}`}>{n.name}</Link> },
-  { key: "state", title: "State", cell: (n) => <NodeTag node={n} /> },
-  { key: "version", title: "Version", cell: (n) => (n.version ? <span class="mono">{n.version}</span> : <span class="muted">not started yet</span>) },
-  { key: "vdisks", title: "vDisks", right: true, cell: (n) => n.vdisks },
-  { key: "started", title: "Started", right: true, cell: (n) => <Age at={n.startedAt} /> },
+  { key: "name", title: msg`Node`, cell: (n) => <Link to={`/nodes/${encodeURIComponent(n.name)}`}>{n.name}</Link> },
+  { key: "state", title: msg`State`, cell: (n) => <NodeTag node={n} /> },
+  { key: "version", title: msg`Version`, cell: (n) => (n.version ? <span class="mono">{n.version}</span> : <span class="muted">{msg`not started yet`}</span>) },
+  { key: "vdisks", title: msg`vDisks`, right: true, cell: (n) => n.vdisks },
+  { key: "started", title: msg`Started`, right: true, cell: (n) => <Age at={n.startedAt} /> },
 ];
 
 function Versions({ nodes, next }: { nodes: Member[]; next: string | null }) {
   const versions = [...new Set(nodes.map((n) => n.version).filter(Boolean))].sort();
   return (
     <section class="stack">
-      <h2>Versions</h2>
+      <h2>{msg`Versions`}</h2>
       {versions.length > 1 && (
         <Notice tone="warn">
-          {plural(versions.length, "version")} run: {versions.join(", ")}. Upgrade the nodes that are behind before anything new is
-          used; nodes that are more than one version apart do not work together.
+          {rich`${plural(versions.length, noun`version`)} run: ${versions.join(", ")}. Upgrade the nodes that are behind before anything new is used; nodes that are more than one version apart do not work together.`}
         </Notice>
       )}
-      <DataTable label="Versions" columns={columns} rows={nodes} rowKey={(n) => n.id} next={next} />
+      <DataTable label={msg`Versions`} columns={columns} rows={nodes} rowKey={(n) => n.id} next={next} />
     </section>
   );
 }
@@ -65,17 +65,15 @@ function Upgrade({ nodes }: { nodes: Member[] }) {
   const name = nodes.find((n) => !n.self)?.name ?? nodes[0]?.name ?? "NAME";
   const alone = nodes.length < 2;
   return (
-    <Card title="Upgrade" class="span-6">
+    <Card title={msg`Upgrade`} class="span-6">
       <div class="stack">
         <p>
-          {alone
-            ? "The node is restarted in order; hosts wait for some seconds, and go on. "
-            : "One node at a time: its vDisks go to the other nodes and come back, and hosts go on without an error. "}
-          Data of every former version is read; an older program refuses data of a newer one and leaves it as it is. Back up the
-          metadata first.
+          {rich`${alone
+            ? msg`The node is restarted in order; hosts wait for some seconds, and go on. `
+            : msg`One node at a time: its vDisks go to the other nodes and come back, and hosts go on without an error. `}Data of every former version is read; an older program refuses data of a newer one and leaves it as it is. Back up the metadata first.`}
         </p>
         <CopyBlock
-          label={alone ? "Upgrade" : `Upgrade of ${name}`}
+          label={alone ? msg`Upgrade` : msg`Upgrade of ${name}`}
           name="upgrade"
           text={[
             ...(alone ? [] : [`ovgate node drain ${name} --wait`]),
@@ -84,7 +82,7 @@ function Upgrade({ nodes }: { nodes: Member[] }) {
           ].join("\n")}
         />
         <p class="muted">
-          {alone ? "The package restarts the node." : "The package restarts the node. Go on with the next one when it is up and health is as it was."}
+          {alone ? msg`The package restarts the node.` : msg`The package restarts the node. Go on with the next one when it is up and health is as it was.`}
         </p>
       </div>
     </Card>
@@ -93,19 +91,17 @@ function Upgrade({ nodes }: { nodes: Member[] }) {
 
 function Support() {
   return (
-    <Card title="Support">
+    <Card title={msg`Support`}>
       <div class="stack">
         <p>
-          The support bundle has the log, configuration, health, metrics and records of the node that answers this page, without
-          secrets and without data of vDisks. Look through it before it is passed on.
+          {msg`The support bundle has the log, configuration, health, metrics and records of the node that answers this page, without secrets and without data of vDisks. Look through it before it is passed on.`}
         </p>
         <div class="row">
           <SupportBundle />
           <MetadataBackup />
         </div>
         <p>
-          <Link to="/docs/troubleshooting">Troubleshooting</Link> explains every cause of health and what to do;{" "}
-          <Link to="/docs/api">the API</Link> is described for programs.
+          {rich`${<Link to="/docs/troubleshooting">{msg`Troubleshooting`}</Link>} explains every cause of health and what to do; ${<Link to="/docs/api">{msg`the API`}</Link>} is described for programs.`}
         </p>
       </div>
     </Card>
@@ -118,15 +114,15 @@ function Program({ version: v }: { version: Version }) {
     <div class="stack">
       <Facts
         rows={[
-          ["Version", v.version],
-          ["Commit", v.commit ? <code key="commit">{v.commit}</code> : <span class="muted">not known</span>],
-          ["Built with", v.go],
-          ["Licence", "Apache License 2.0"],
+          [msg`Version`, v.version],
+          [msg`Commit`, v.commit ? <code key="commit">{v.commit}</code> : <span class="muted">{msg`not known`}</span>],
+          [msg`Built with`, v.go],
+          [msg`Licence`, msg`Apache License 2.0`],
         ]}
       />
       <details>
-        <summary>Formats on disk and on backends</summary>
-        <Facts rows={formats.map(([name, n]) => [name, `version ${n}`])} />
+        <summary>{msg`Formats on disk and on backends`}</summary>
+        <Facts rows={formats.map(([name, n]) => [name, msg`version ${n}`])} />
       </details>
     </div>
   );

@@ -13,6 +13,7 @@ import { DeleteTarget } from "./SharedTarget";
 import { activity, limits, reservation, TargetGroups } from "./TargetGroups";
 import { TargetAccess, TargetSessions } from "./TargetParts";
 import { TargetPortalsDialog } from "./TargetPortals";
+import { msg, rich } from "../text";
 
 /** One iSCSI target. */
 export function TargetPage({ iqn }: { iqn: string }) {
@@ -20,10 +21,10 @@ export function TargetPage({ iqn }: { iqn: string }) {
   return (
     <Page
       title={iqn}
-      crumbs={[{ to: "/iscsi", text: "iSCSI" }]}
+      crumbs={[{ to: "/iscsi", text: msg`iSCSI` }]}
       state={
         <>
-          {target.data?.shared && <span class="chip">shared</span>} <EventsOf object={"target " + iqn} />
+          {target.data?.shared && <span class="chip">{msg`shared`}</span>} <EventsOf object={"target " + iqn} />
         </>
       }
       actions={target.data?.shared && <DeleteTarget target={target.data} />}
@@ -32,28 +33,28 @@ export function TargetPage({ iqn }: { iqn: string }) {
         {(t) => (
           <div class="grid">
             <section class="span-6 stack">
-              <Card title="Target">
+              <Card title={msg`Target`}>
                 <div class="stack-wide">
                   <Facts
                     rows={[
                       [
-                        "LUNs",
+                        msg`LUNs`,
                         t.luns.map((l) => (
                           <div key={l.lun}>
                             {l.lun}: <Link to={`/vdisks/${encodeURIComponent(l.vdisk)}`}>{l.vdisk}</Link>,{" "}
                             {bytes(l.size)}
-                            {l.blockSize !== 512 && `, blocks of ${bytes(l.blockSize)}`}
-                            {l.state !== "running" && <div class="muted small">It is {l.state}</div>}
-                            {l.qos && <div class="muted small">Limits: {limits(l.qos)}</div>}
-                            {l.reservedBy && <div class="muted small">Reserved by {l.reservedBy}</div>}
+                            {l.blockSize !== 512 && msg`, blocks of ${bytes(l.blockSize)}`}
+                            {l.state !== "running" && <div class="muted small">{rich`It is ${l.state}`}</div>}
+                            {l.qos && <div class="muted small">{rich`Limits: ${limits(l.qos)}`}</div>}
+                            {l.reservedBy && <div class="muted small">{rich`Reserved by ${l.reservedBy}`}</div>}
                             {l.reservation && <div class="muted small">{reservation(l.reservation)}</div>}
                             {l.stats && <div class="muted small">{activity(l.stats)}</div>}
                           </div>
                         )),
                       ],
-                      ["Portals", <Portals key="portals" target={t} />],
-                      ["CHAP user", t.chapUser ? <code key="user">{t.chapUser}</code> : "none"],
-                      ["Created", <Age key="created" at={t.created} />],
+                      [msg`Portals`, <Portals key="portals" target={t} />],
+                      [msg`CHAP user`, t.chapUser ? <code key="user">{t.chapUser}</code> : "none"],
+                      [msg`Created`, <Age key="created" at={t.created} />],
                     ]}
                   />
                   <Arrival iqn={t.iqn} />
@@ -79,10 +80,10 @@ function Portals({ target: t }: { target: Target }) {
   const [open, setOpen] = useState(false);
   return (
     <span class="row">
-      {t.portals.map((p) => p.address).join(", ") || "none of this node"}
-      {t.allPortals && <span class="muted">all of the node</span>}
-      <Button small needs="write" label={`Change portals of ${t.name}`} onClick={() => setOpen(true)}>
-        Change
+      {t.portals.map((p) => p.address).join(", ") || msg`none of this node`}
+      {t.allPortals && <span class="muted">{msg`all of the node`}</span>}
+      <Button small needs="write" label={msg`Change portals of ${t.name}`} onClick={() => setOpen(true)}>
+        {msg`Change`}
       </Button>
       {open && <TargetPortalsDialog target={t} onClose={() => setOpen(false)} />}
     </span>

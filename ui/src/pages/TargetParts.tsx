@@ -17,16 +17,17 @@ import { FormError, Notice } from "../parts/Notice";
 import { Card } from "../parts/Page";
 import { Tag } from "../parts/StateTag";
 import { SessionDetails } from "./SessionDialog";
+import { msg, noun, rich } from "../text";
 
 /** Who may sign in to a target: its list of initiators, and whether it is open. */
 export function TargetAccess({ iqn, vdisk }: { iqn: string; vdisk: string }) {
   const target = useTarget(iqn);
   return (
-    <Card title="Who may connect">
+    <Card title={msg`Who may connect`}>
       <Load query={target} lines={3}>
         {(t) =>
           t.shared ? (
-            <p class="muted">{plural(t.acl.length, "initiator")}, as the groups of the shared target say.</p>
+            <p class="muted">{rich`${plural(t.acl.length, noun`initiator`)}, as the groups of the shared target say.`}</p>
           ) : (
             <div class="stack">
               <Openness group={defaultGroup(t)} vdisk={vdisk} />
@@ -60,14 +61,14 @@ function Openness({ group, vdisk }: { group: TargetGroup | undefined; vdisk: str
       <Notice tone={open || named ? "info" : "warn"}>
         <span>
           {open
-            ? "Any initiator that knows the CHAP secret."
+            ? msg`Any initiator that knows the CHAP secret.`
             : named
-              ? "Only the initiators below, with the CHAP secret."
-              : "Nobody: add an initiator, or open the target to all that know the secret."}
+              ? msg`Only the initiators below, with the CHAP secret.`
+              : msg`Nobody: add an initiator, or open the target to all that know the secret.`}
         </span>
         <span class="row">
           <Button small needs="write" busy={submit.busy} onClick={() => void submit.run(change)}>
-            {open ? "Restrict to the list" : "Open to any with the secret"}
+            {open ? msg`Restrict to the list` : msg`Open to any with the secret`}
           </Button>
         </span>
       </Notice>
@@ -82,17 +83,17 @@ function Initiator({ iqn, name, open }: { iqn: string; name: string; open: boole
     <div class="row">
       <code>{name}</code>
       <span class="spacer" />
-      <Button small needs="write" label={`Remove ${name}`} onClick={() => setAsk(true)}>
-        Remove
+      <Button small needs="write" label={msg`Remove ${name}`} onClick={() => setAsk(true)}>
+        {msg`Remove`}
       </Button>
       {ask && (
         <Confirm
-          title="Remove an initiator"
-          verb="Remove"
+          title={msg`Remove an initiator`}
+          verb={msg`Remove`}
           danger
           consequences={[
             <code key="name">{name}</code>,
-            open ? "The target is open: it can go on to sign in." : "Its sessions are dropped and it cannot sign in.",
+            open ? msg`The target is open: it can go on to sign in.` : msg`Its sessions are dropped and it cannot sign in.`,
           ]}
           onClose={() => setAsk(false)}
           act={async () => {
@@ -111,7 +112,7 @@ function AddInitiator({ iqn }: { iqn: string }) {
   const [missing, setMissing] = useState(false);
   const add = async () => {
     await call("PUT /targets/{iqn}/acl/{initiator}", { path: { iqn, initiator: name.trim() } });
-    toast("ok", `${name.trim()} may sign in`);
+    toast("ok", msg`${name.trim()} may sign in`);
     setName("");
     reload("targets?", "target:");
   };
@@ -128,18 +129,18 @@ function AddInitiator({ iqn }: { iqn: string }) {
       }}
     >
       <TextField
-        label="Add an initiator"
+        label={msg`Add an initiator`}
         name="initiator"
         value={name}
         onValue={setName}
-        hint="Its iSCSI name; on Linux in /etc/iscsi/initiatorname.iscsi."
-        error={missing ? "Enter an iSCSI name" : submit.at("initiator")}
+        hint={msg`Its iSCSI name; on Linux in /etc/iscsi/initiatorname.iscsi.`}
+        error={missing ? msg`Enter an iSCSI name` : submit.at("initiator")}
         input={{ placeholder: "iqn.1993-08.org.debian:01:…" }}
       />
       <FormError submit={submit} fields={["initiator"]} />
       <div class="row">
         <Button type="submit" needs="write" busy={submit.busy}>
-          Add
+          {msg`Add`}
         </Button>
       </div>
     </form>
@@ -147,25 +148,25 @@ function AddInitiator({ iqn }: { iqn: string }) {
 }
 
 const sessionColumns: Column<ISCSISession>[] = [
-  { key: "initiator", title: "Initiator", wrap: true, cell: (s) => <span class="mono">{s.initiator}</span> },
-  { key: "address", title: "From", cell: (s) => s.address },
-  { key: "state", title: "State", cell: (s) => <SessionState session={s} /> },
-  { key: "since", title: "Since", right: true, cell: (s) => <Age at={s.since} /> },
-  { key: "drop", title: "Action", right: true, cell: (s) => <SessionActions session={s} /> },
+  { key: "initiator", title: msg`Initiator`, wrap: true, cell: (s) => <span class="mono">{s.initiator}</span> },
+  { key: "address", title: msg`From`, cell: (s) => s.address },
+  { key: "state", title: msg`State`, cell: (s) => <SessionState session={s} /> },
+  { key: "since", title: msg`Since`, right: true, cell: (s) => <Age at={s.since} /> },
+  { key: "drop", title: msg`Action`, right: true, cell: (s) => <SessionActions session={s} /> },
 ];
 
 /** Sessions of one target. */
 export function TargetSessions({ iqn }: { iqn: string }) {
   const sessions = useSessions(iqn, query.value.get("sessions") ?? undefined);
   return (
-    <Card title="Sessions">
+    <Card title={msg`Sessions`}>
       <Load query={sessions} lines={2}>
         {(list) =>
           list.items.length === 0 ? (
-            <p class="muted">No host is connected.</p>
+            <p class="muted">{msg`No host is connected.`}</p>
           ) : (
             <DataTable
-              label="Sessions"
+              label={msg`Sessions`}
               columns={sessionColumns}
               rows={list.items}
               rowKey={(s) => s.id}
@@ -183,13 +184,13 @@ export function TargetSessions({ iqn }: { iqn: string }) {
 export function SessionState({ session }: { session: ISCSISession }) {
   switch (session.state) {
     case "silent":
-      return <Tag tone="warn" word="Silent" title="Its initiator does not answer, and is dropped within seconds" />;
+      return <Tag tone="warn" word={msg`Silent`} title={msg`Its initiator does not answer, and is dropped within seconds`} />;
     case "no_luns":
-      return <Tag tone="warn" word="No LUN" title="No LUN of the target is shown to it" />;
+      return <Tag tone="warn" word={msg`No LUN`} title={msg`No LUN of the target is shown to it`} />;
     case "forwarded":
-      return <Tag tone="ok" word="By another node" title="It is signed in there, and its commands come here" />;
+      return <Tag tone="ok" word={msg`By another node`} title={msg`It is signed in there, and its commands come here`} />;
     default:
-      return <Tag tone="ok" word="OK" />;
+      return <Tag tone="ok" word={msg`OK`} />;
   }
 }
 
@@ -208,22 +209,22 @@ function DropSession({ session }: { session: ISCSISession }) {
   const [ask, setAsk] = useState(false);
   return (
     <>
-      <Button small needs="write" label={`Drop session of ${session.initiator}`} onClick={() => setAsk(true)}>
-        Drop
+      <Button small needs="write" label={msg`Drop session of ${session.initiator}`} onClick={() => setAsk(true)}>
+        {msg`Drop`}
       </Button>
       {ask && (
         <Confirm
-          title="Drop a session"
-          verb="Drop session"
+          title={msg`Drop a session`}
+          verb={msg`Drop session`}
           danger
           consequences={[
-            `${session.initiator} from ${session.address} is disconnected at once.`,
-            "It may sign in again; take it off the target's list to keep it out.",
+            msg`${session.initiator} from ${session.address} is disconnected at once.`,
+            msg`It may sign in again; take it off the target's list to keep it out.`,
           ]}
           onClose={() => setAsk(false)}
           act={async () => {
             await call("DELETE /iscsi/sessions/{session}", { path: { session: session.id } });
-            toast("ok", "Session dropped");
+            toast("ok", msg`Session dropped`);
             reload("sessions?", "targets?", "target:", "vdisks?", "vdisk:", "status");
           }}
         />

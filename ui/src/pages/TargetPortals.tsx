@@ -9,6 +9,7 @@ import { CheckField } from "../parts/Field";
 import { FormDialog } from "../parts/FormDialog";
 import { Load } from "../parts/Load";
 import { Notice } from "../parts/Notice";
+import { msg } from "../text";
 
 /** Chooses the portals through which hosts reach a target. */
 export function TargetPortalsDialog({ target: t, onClose }: { target: Target; onClose: () => void }) {
@@ -24,7 +25,7 @@ export function TargetPortalsDialog({ target: t, onClose }: { target: Target; on
       return;
     }
     await call("PUT /targets/{iqn}/portals", { path: { iqn: t.iqn }, body: { addresses: all ? [] : [...chosen] } });
-    toast("ok", `The portals of ${t.name} are set`);
+    toast("ok", msg`The portals of ${t.name} are set`);
     reload("target:", "targets?");
     onClose();
   };
@@ -38,15 +39,15 @@ export function TargetPortalsDialog({ target: t, onClose }: { target: Target; on
     setChosen(next);
   };
   return (
-    <FormDialog title={`Portals of ${t.name}`} verb="Save" submit={submit} fields={[]} save={save} onClose={onClose}>
+    <FormDialog title={msg`Portals of ${t.name}`} verb={msg`Save`} submit={submit} fields={[]} save={save} onClose={onClose}>
       <CheckField name="all" checked={all} onValue={setAll}>
-        Every portal of the node, also later ones
+        {msg`Every portal of the node, also later ones`}
       </CheckField>
       {!all && (
         <Load query={portals}>
           {(list) => (
             <fieldset class="stack">
-              <legend>Only these</legend>
+              <legend>{msg`Only these`}</legend>
               {list.items.map((p) => (
                 <CheckField key={p.address} name={p.address} checked={chosen.has(p.address)} onValue={(on) => toggle(p.address, on)}>
                   <span class="mono">{p.address}</span>
@@ -56,7 +57,7 @@ export function TargetPortalsDialog({ target: t, onClose }: { target: Target; on
           )}
         </Load>
       )}
-      {tried && none && <Notice tone="bad" alert>Choose a portal: without one no host reaches the target.</Notice>}
+      {tried && none && <Notice tone="bad" alert>{msg`Choose a portal: without one no host reaches the target.`}</Notice>}
     </FormDialog>
   );
 }

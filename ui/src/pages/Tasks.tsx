@@ -18,56 +18,57 @@ import { Empty, Page } from "../parts/Page";
 import { SearchBox } from "../parts/SearchBox";
 import { SilentNodes } from "../parts/SilentNodes";
 import { TableTools } from "../parts/TableTools";
+import { msg, noun } from "../text";
 
 const kinds: Record<JobKind, string> = {
-  backup: "Backups of the metadata",
-  claim: "Claims of disks",
-  compare: "Comparisons of devices",
-  datastore: "Datastores",
-  delete: "Deletes",
-  drain: "Draining of nodes",
-  empty: "Emptying of devices",
-  export: "Exports",
-  flatten: "Flattening",
-  handover: "Hand-overs",
-  import: "Imports",
-  move: "Moves",
-  rebalance: "Rebalancing of devices",
-  recover: "Recovery of namespaces",
-  schedule: "Scheduled runs",
-  scrub: "Scrubs",
-  survey: "Surveys of objects",
-  sweep: "Sweeps",
-  verify: "Verifications of vDisks",
-  verifyOsd: "Verifications of devices",
+  backup: msg`Backups of the metadata`,
+  claim: msg`Claims of disks`,
+  compare: msg`Comparisons of devices`,
+  datastore: msg`Datastores`,
+  delete: msg`Deletes`,
+  drain: msg`Draining of nodes`,
+  empty: msg`Emptying of devices`,
+  export: msg`Exports`,
+  flatten: msg`Flattening`,
+  handover: msg`Hand-overs`,
+  import: msg`Imports`,
+  move: msg`Moves`,
+  rebalance: msg`Rebalancing of devices`,
+  recover: msg`Recovery of namespaces`,
+  schedule: msg`Scheduled runs`,
+  scrub: msg`Scrubs`,
+  survey: msg`Surveys of objects`,
+  sweep: msg`Sweeps`,
+  verify: msg`Verifications of vDisks`,
+  verifyOsd: msg`Verifications of devices`,
 };
 
 const states: { value: string; text: string }[] = [
-  { value: "queued,running,waiting", text: "Not ended" },
-  { value: "running", text: "Running" },
-  { value: "queued,waiting", text: "Queued and waiting" },
-  { value: "done", text: "Done" },
-  { value: "failed", text: "Failed" },
-  { value: "cancelled", text: "Cancelled" },
+  { value: "queued,running,waiting", text: msg`Not ended` },
+  { value: "running", text: msg`Running` },
+  { value: "queued,waiting", text: msg`Queued and waiting` },
+  { value: "done", text: msg`Done` },
+  { value: "failed", text: msg`Failed` },
+  { value: "cancelled", text: msg`Cancelled` },
 ];
 
 /** What follows of a cancelled task, by its kind. */
 const after: Partial<Record<JobKind, string>> = {
-  drain: "What was handed over stays where it is; the node takes vDisks again.",
-  export: "The client that reads gets an error.",
-  flatten: "What was copied stays; the next flatten goes on there.",
-  handover: "The vDisk stays at its node.",
-  import: "The vDisk that is being filled is deleted.",
-  move: "The vDisk stays in its vPool, and what was copied is deleted.",
-  scrub: "What was given back stays given back; the next scrub does the rest.",
-  sweep: "What was deleted stays deleted; the next sweep does the rest.",
-  verify: "What was read so far counts for nothing, but for damage that was found.",
+  drain: msg`What was handed over stays where it is; the node takes vDisks again.`,
+  export: msg`The client that reads gets an error.`,
+  flatten: msg`What was copied stays; the next flatten goes on there.`,
+  handover: msg`The vDisk stays at its node.`,
+  import: msg`The vDisk that is being filled is deleted.`,
+  move: msg`The vDisk stays in its vPool, and what was copied is deleted.`,
+  scrub: msg`What was given back stays given back; the next scrub does the rest.`,
+  sweep: msg`What was deleted stays deleted; the next sweep does the rest.`,
+  verify: msg`What was read so far counts for nothing, but for damage that was found.`,
 };
 
 /** What the nodes work on, and worked on lately. */
 export function TasksPage() {
   return (
-    <Page title="Tasks" actions={<Forget />}>
+    <Page title={msg`Tasks`} actions={<Forget />}>
       <Filters />
       <List />
     </Page>
@@ -84,16 +85,16 @@ function Filters() {
   const object = query.value.get("object");
   return (
     <div class="toolbar" role="search">
-      <SearchBox label="Filter tasks by words or object" />
-      <Choice label="State" param="state" none="All states" options={states} />
-      <Choice label="Kind" param="kind" none="All kinds" options={Object.entries(kinds).map(([value, text]) => ({ value, text }))} />
-      <NodeFilter none="All nodes" />
+      <SearchBox label={msg`Filter tasks by words or object`} />
+      <Choice label={msg`State`} param="state" none={msg`All states`} options={states} />
+      <Choice label={msg`Kind`} param="kind" none={msg`All kinds`} options={Object.entries(kinds).map(([value, text]) => ({ value, text }))} />
+      <NodeFilter none={msg`All nodes`} />
       {object && (
-        <Button small label={`Show tasks of all objects, not of ${object} only`} onClick={() => setQuery({ object: undefined, cursor: undefined })}>
+        <Button small label={msg`Show tasks of all objects, not of ${object} only`} onClick={() => setQuery({ object: undefined, cursor: undefined })}>
           {object} ×
         </Button>
       )}
-      <TableTools table="tasks" noun="task" columns={csvColumns} read={(cursor, limit) => call("GET /jobs", { query: { ...asked(), cursor, limit } })} />
+      <TableTools table="tasks" noun={noun`task`} columns={csvColumns} read={(cursor, limit) => call("GET /jobs", { query: { ...asked(), cursor, limit } })} />
     </div>
   );
 }
@@ -108,17 +109,17 @@ function List() {
       <Load query={jobs} lines={8}>
         {(list) => (
           <div class="stack">
-            <SilentNodes nodes={list.silent} what="Its tasks" />
+            <SilentNodes nodes={list.silent} what={msg`Its tasks`} />
             {list.items.length > 0 || list.next || filter.cursor ? (
-              <DataTable label="Tasks" table="tasks" columns={taskColumns(setCancelled)} rows={list.items} rowKey={(j) => `${j.id} ${j.node}`} next={list.next} />
+              <DataTable label={msg`Tasks`} table="tasks" columns={taskColumns(setCancelled)} rows={list.items} rowKey={(j) => `${j.id} ${j.node}`} next={list.next} />
             ) : (
               <Empty
-                title={filtered ? "No task matches" : "Nothing runs"}
+                title={filtered ? msg`No task matches` : msg`Nothing runs`}
                 command={filtered ? undefined : "ovgate task list"}
                 text={
                   filtered
-                    ? "Take a part of the filter away to see more."
-                    : "Imports and exports, moves, verifications, scrubs, scheduled runs, repairs and whatever else takes time appear here by themselves, and stay for a while after their end."
+                    ? msg`Take a part of the filter away to see more.`
+                    : msg`Imports and exports, moves, verifications, scrubs, scheduled runs, repairs and whatever else takes time appear here by themselves, and stay for a while after their end.`
                 }
               />
             )}
@@ -139,7 +140,7 @@ export function taskColumns(cancel: (j: Job) => void): Column<Job>[] {
     {
       key: "what",
       csv: (j) => `${j.object}: ${j.what}`,
-      title: "Task",
+      title: msg`Task`,
       wrap: true,
       cell: (j) => (
         <>
@@ -150,11 +151,11 @@ export function taskColumns(cancel: (j: Job) => void): Column<Job>[] {
         </>
       ),
     },
-    { key: "state", csv: (j) => (j.error ? `${j.state}: ${j.error}` : j.state), title: "State", cell: (j) => <JobTag job={j} /> },
+    { key: "state", csv: (j) => (j.error ? `${j.state}: ${j.error}` : j.state), title: msg`State`, cell: (j) => <JobTag job={j} /> },
     {
       key: "progress",
       csv: progress,
-      title: "Progress",
+      title: msg`Progress`,
       cell: (j) => (
         <div class="stack-tight">
           {(j.progress !== null || j.state === "running") && <JobMeter job={j} />}
@@ -162,17 +163,17 @@ export function taskColumns(cancel: (j: Job) => void): Column<Job>[] {
         </div>
       ),
     },
-    { key: "pace", csv: pace, title: "Rate", wrap: true, cell: (j) => <span class="num small">{j.state === "running" || j.endedAt ? pace(j) : ""}</span> },
-    { key: "node", csv: (j) => j.node, title: "Node", cell: (j) => j.node || "–" },
-    { key: "started", csv: (j) => j.startedAt, title: "Started", right: true, cell: (j) => (j.startedAt ? <Age at={j.startedAt} /> : "") },
-    { key: "ended", csv: (j) => j.endedAt, title: "Ended", right: true, cell: (j) => (j.endedAt ? <Age at={j.endedAt} /> : "") },
+    { key: "pace", csv: pace, title: msg`Rate`, wrap: true, cell: (j) => <span class="num small">{j.state === "running" || j.endedAt ? pace(j) : ""}</span> },
+    { key: "node", csv: (j) => j.node, title: msg`Node`, cell: (j) => j.node || "–" },
+    { key: "started", csv: (j) => j.startedAt, title: msg`Started`, right: true, cell: (j) => (j.startedAt ? <Age at={j.startedAt} /> : "") },
+    { key: "ended", csv: (j) => j.endedAt, title: msg`Ended`, right: true, cell: (j) => (j.endedAt ? <Age at={j.endedAt} /> : "") },
     {
       key: "act",
-      title: "Action",
+      title: msg`Action`,
       cell: (j) =>
         j.cancellable && (
-          <Button small needs={j.kind === "drain" || j.kind === "sweep" ? "manage" : "write"} label={`Cancel: ${j.what}, ${j.object}`} onClick={() => cancel(j)}>
-            Cancel
+          <Button small needs={j.kind === "drain" || j.kind === "sweep" ? "manage" : "write"} label={msg`Cancel: ${j.what}, ${j.object}`} onClick={() => cancel(j)}>
+            {msg`Cancel`}
           </Button>
         ),
     },
@@ -187,10 +188,10 @@ export function CancelTask({ job: j, onClose }: { job: Job; onClose: () => void 
   };
   return (
     <Confirm
-      title={`Cancel a task of ${j.object}`}
-      verb="Cancel the task"
+      title={msg`Cancel a task of ${j.object}`}
+      verb={msg`Cancel the task`}
       danger
-      consequences={[`${capital(j.what)}: that ends.`, after[j.kind] ?? "What it did so far stays."]}
+      consequences={[msg`${capital(j.what)}: that ends.`, after[j.kind] ?? msg`What it did so far stays.`]}
       onClose={onClose}
       act={act}
     />
@@ -211,8 +212,8 @@ function Forget() {
     reload("jobs?");
   };
   return (
-    <Button needs="manage" reason={some ? undefined : "No task that is shown has ended"} onClick={() => void clear()}>
-      Forget ended tasks
+    <Button needs="manage" reason={some ? undefined : msg`No task that is shown has ended`} onClick={() => void clear()}>
+      {msg`Forget ended tasks`}
     </Button>
   );
 }

@@ -19,6 +19,7 @@ import { Empty, Page } from "../parts/Page";
 import { PeekOf } from "../parts/PeekOf";
 import { SearchBox } from "../parts/SearchBox";
 import { TableTools } from "../parts/TableTools";
+import { msg, noun, rich } from "../text";
 
 /** vDisks that are only there to be cloned. */
 export function TemplatesPage() {
@@ -29,16 +30,16 @@ export function TemplatesPage() {
   };
   const list = useVDisks({ ...filter, state: "template" });
   return (
-    <Page title="Templates">
+    <Page title={msg`Templates`}>
       <div class="toolbar" role="search">
-        <SearchBox label="Filter templates by name or label" />
-        <TableTools table="templates" noun="template" columns={columns} read={(cursor, limit) => call("GET /vdisks", { query: { ...filter, state: "template" as const, cursor, limit } })} />
+        <SearchBox label={msg`Filter templates by name or label`} />
+        <TableTools table="templates" noun={noun`template`} columns={columns} read={(cursor, limit) => call("GET /vdisks", { query: { ...filter, state: "template" as const, cursor, limit } })} />
       </div>
       <Load query={list}>
         {(page) =>
           page.items.length > 0 || filter.cursor ? (
             <DataTable
-              label="Templates"
+              label={msg`Templates`}
               table="templates"
               columns={columns}
               rows={page.items}
@@ -49,11 +50,11 @@ export function TemplatesPage() {
             />
           ) : (
             <Empty
-              title={filter.q ? "No template matches" : "No templates yet"}
-              text="A template is a vDisk that does not change any more. Install a system on a vDisk, unpublish it, then make it a template on its Lineage tab."
+              title={filter.q ? msg`No template matches` : msg`No templates yet`}
+              text={msg`A template is a vDisk that does not change any more. Install a system on a vDisk, unpublish it, then make it a template on its Lineage tab.`}
               command="ovgate template create VDISK"
             >
-              <Button onClick={() => navigate("/vdisks")}>vDisks</Button>
+              <Button onClick={() => navigate("/vdisks")}>{msg`vDisks`}</Button>
             </Empty>
           )
         }
@@ -64,20 +65,20 @@ export function TemplatesPage() {
 }
 
 const columns: Column<VDisk>[] = [
-  { key: "name", csv: (v) => v.name, title: "Name", sort: "name", cell: (v) => <Link to={`/vdisks/${encodeURIComponent(v.name)}?tab=lineage`}>{v.name}</Link> },
-  { key: "vpool", csv: (v) => v.vpool, title: "vPool", sort: "vpool", cell: (v) => <Link to={`/vpools/${encodeURIComponent(v.vpool)}`}>{v.vpool}</Link> },
-  { key: "size", csv: { title: "Size (bytes)", value: (v) => v.size }, title: "Size", sort: "size", right: true, cell: (v) => bytes(v.size) },
-  { key: "stored", csv: { title: "Stored (bytes)", value: (v) => v.stored }, title: "Stored", sort: "stored", right: true, cell: (v) => bytes(v.stored) },
-  { key: "created", csv: (v) => v.created, title: "Made", sort: "created", right: true, cell: (v) => <Age at={v.created} /> },
-  { key: "actions", title: "Actions", right: true, cell: (v) => <CreateButton template={v} /> },
+  { key: "name", csv: (v) => v.name, title: msg`Name`, sort: "name", cell: (v) => <Link to={`/vdisks/${encodeURIComponent(v.name)}?tab=lineage`}>{v.name}</Link> },
+  { key: "vpool", csv: (v) => v.vpool, title: msg`vPool`, sort: "vpool", cell: (v) => <Link to={`/vpools/${encodeURIComponent(v.vpool)}`}>{v.vpool}</Link> },
+  { key: "size", csv: { title: msg`Size (bytes)`, value: (v) => v.size }, title: msg`Size`, sort: "size", right: true, cell: (v) => bytes(v.size) },
+  { key: "stored", csv: { title: msg`Stored (bytes)`, value: (v) => v.stored }, title: msg`Stored`, sort: "stored", right: true, cell: (v) => bytes(v.stored) },
+  { key: "created", csv: (v) => v.created, title: msg`Made`, sort: "created", right: true, cell: (v) => <Age at={v.created} /> },
+  { key: "actions", title: msg`Actions`, right: true, cell: (v) => <CreateButton template={v} /> },
 ];
 
 function CreateButton({ template }: { template: VDisk }) {
   const [open, setOpen] = useState(false);
   return (
     <>
-      <Button small kind="primary" needs="write" label={`Create vDisks from ${template.name}`} onClick={() => setOpen(true)}>
-        Create vDisks
+      <Button small kind="primary" needs="write" label={msg`Create vDisks from ${template.name}`} onClick={() => setOpen(true)}>
+        {msg`Create vDisks`}
       </Button>
       {open && <CreateDialog template={template} onClose={() => setOpen(false)} />}
     </>
@@ -106,9 +107,9 @@ function CreateDialog({ template, onClose }: { template: VDisk; onClose: () => v
   const keys = useRef(new Map<string, string>());
   const [done, setDone] = useState<Outcome[]>([]);
   const n = Number(copies);
-  const countError = Number.isInteger(n) && n >= 1 && n <= copiesMax ? undefined : `Enter a number from 1 to ${copiesMax}`;
+  const countError = Number.isInteger(n) && n >= 1 && n <= copiesMax ? undefined : msg`Enter a number from 1 to ${copiesMax}`;
   const names = countError ? [] : namesOf(pattern.trim(), n);
-  const patternError = !countError && names.length === 0 ? "Put # where the number belongs, such as web-##" : undefined;
+  const patternError = !countError && names.length === 0 ? msg`Put # where the number belongs, such as web-##` : undefined;
   const save = async () => {
     const made = new Set(done.filter((d) => !d.error).map((d) => d.name));
     const outcomes: Outcome[] = done.filter((d) => !d.error);
@@ -130,15 +131,15 @@ function CreateDialog({ template, onClose }: { template: VDisk; onClose: () => v
     }
     reload("vdisks?", "vpools?", "status");
     if (outcomes.every((o) => !o.error)) {
-      toast("ok", `${plural(outcomes.length, "vDisk")} made from ${template.name}`);
+      toast("ok", msg`${plural(outcomes.length, noun`vDisk`)} made from ${template.name}`);
       onClose();
       navigate(`/vdisks/${encodeURIComponent(template.name)}?tab=lineage`);
     }
   };
   return (
     <FormDialog
-      title={`vDisks from ${template.name}`}
-      verb={`Create ${plural(names.length, "vDisk")}`}
+      title={msg`vDisks from ${template.name}`}
+      verb={msg`Create ${plural(names.length, noun`vDisk`)}`}
       submit={submit}
       fields={[]}
       save={async () => {
@@ -149,7 +150,7 @@ function CreateDialog({ template, onClose }: { template: VDisk; onClose: () => v
       onClose={onClose}
     >
       <TextField
-        label="How many"
+        label={msg`How many`}
         name="copies"
         value={copies}
         onValue={setCopies}
@@ -157,17 +158,17 @@ function CreateDialog({ template, onClose }: { template: VDisk; onClose: () => v
         input={{ inputMode: "decimal", autofocus: true }}
       />
       <TextField
-        label="Names"
+        label={msg`Names`}
         name="pattern"
         value={pattern}
         onValue={setPattern}
-        hint={names.length > 0 ? `# stands for the number: ${names[0]}${names.length > 1 ? ` to ${names[names.length - 1]}` : ""}` : "# stands for the number."}
+        hint={names.length > 0 ? msg`# stands for the number: ${names[0]}${names.length > 1 ? msg` to ${names[names.length - 1]}` : ""}` : msg`# stands for the number.`}
         error={patternError}
       />
       {done.some((d) => d.error) && (
         <Notice tone="bad" alert>
           <b>
-            {plural(done.filter((d) => !d.error).length, "vDisk")} made, {done.filter((d) => d.error).length} not
+            {rich`${plural(done.filter((d) => !d.error).length, noun`vDisk`)} made, ${done.filter((d) => d.error).length} not`}
           </b>
           {done
             .filter((d) => d.error)
@@ -176,7 +177,7 @@ function CreateDialog({ template, onClose }: { template: VDisk; onClose: () => v
                 {d.name}: {d.error}
               </span>
             ))}
-          <span>Again makes only those that are missing.</span>
+          <span>{msg`Again makes only those that are missing.`}</span>
         </Notice>
       )}
     </FormDialog>

@@ -8,20 +8,21 @@ import { useSubmit } from "../store/submit";
 import { toast } from "../store/toasts";
 import { CheckField, NameField, SelectField, TextField } from "../parts/Field";
 import { FormDialog } from "../parts/FormDialog";
+import { msg } from "../text";
 
 /** How values of a unit are typed: in what, and how many of the API's unit that is. */
 const typed: Record<MetricUnit, { word: string; factor: number }> = {
   us: { word: "ms", factor: 1000 },
   percent: { word: "%", factor: 1 },
-  per_second: { word: "per second", factor: 1 },
-  bytes_per_second: { word: "MiB per second", factor: 1024 * 1024 },
+  per_second: { word: msg`per second`, factor: 1 },
+  bytes_per_second: { word: msg`MiB per second`, factor: 1024 * 1024 },
 };
 
 /** A value of a metric in words. */
 export function shown(value: number, unit: MetricUnit): string {
   switch (unit) {
     case "us":
-      return `${value / typed.us.factor} ms`;
+      return msg`${value / typed.us.factor} ms`;
     case "bytes_per_second":
       return rate(value);
     case "percent":
@@ -37,7 +38,7 @@ const minuteMs = 60_000;
 function number(field: string, text: string, what: string): number {
   const n = Number(text.trim().replace(",", "."));
   if (text.trim() === "" || !(n >= 0)) {
-    throw badField(field, `Enter a number of ${what}`);
+    throw badField(field, msg`Enter a number of ${what}`);
   }
   return n;
 }
@@ -62,7 +63,7 @@ export function ThresholdDialog({ threshold: t, onClose }: { threshold?: Thresho
   const [on, setOn] = useState(!t?.off);
   const save = async () => {
     if (name.trim() === "") {
-      throw badField("threshold", "Enter a name");
+      throw badField("threshold", msg`Enter a name`);
     }
     const body = {
       metric,
@@ -75,14 +76,14 @@ export function ThresholdDialog({ threshold: t, onClose }: { threshold?: Thresho
       off: !on,
     };
     await call("PUT /alerts/thresholds/{threshold}", { path: { threshold: name.trim() }, body });
-    toast("ok", `Threshold ${name.trim()} is saved`);
+    toast("ok", msg`Threshold ${name.trim()} is saved`);
     reload("thresholds?", "alerts?");
     onClose();
   };
   return (
     <FormDialog
-      title={t ? `Change threshold ${t.name}` : "New threshold"}
-      verb={t ? "Save" : "Create"}
+      title={t ? msg`Change threshold ${t.name}` : msg`New threshold`}
+      verb={t ? msg`Save` : msg`Create`}
       submit={submit}
       fields={["threshold", "name", "metric", "object", "compare", "value", "clear", "forMs", "level"]}
       save={save}
@@ -91,7 +92,7 @@ export function ThresholdDialog({ threshold: t, onClose }: { threshold?: Thresho
     >
       {!t && <NameField value={name} onValue={setName} error={submit.at("threshold") ?? submit.at("name")} />}
       <SelectField
-        label="Metric"
+        label={msg`Metric`}
         name="metric"
         value={metric}
         onValue={setMetric}
@@ -99,56 +100,56 @@ export function ThresholdDialog({ threshold: t, onClose }: { threshold?: Thresho
         error={submit.at("metric")}
       />
       <TextField
-        label="Of"
+        label={msg`Of`}
         name="object"
         value={object}
         onValue={setObject}
-        hint={`Such as ${metric.split(".")[0] || "vdisk"} NAME; * stands for any text; empty for all.`}
+        hint={msg`Such as ${metric.split(".")[0] || msg`vdisk`} NAME; * stands for any text; empty for all.`}
         error={submit.at("object")}
       />
       <SelectField
-        label="When it is"
+        label={msg`When it is`}
         name="compare"
         value={compare}
         onValue={(v) => setCompare(v as ThresholdCompare)}
         options={[
-          { value: "above", text: "Above" },
-          { value: "below", text: "Below" },
+          { value: "above", text: msg`Above` },
+          { value: "below", text: msg`Below` },
         ]}
         error={submit.at("compare")}
       />
-      <TextField label={`Value (${word})`} name="value" value={value} onValue={setValue} error={submit.at("value")} input={{ inputMode: "decimal" }} />
+      <TextField label={msg`Value (${word})`} name="value" value={value} onValue={setValue} error={submit.at("value")} input={{ inputMode: "decimal" }} />
       <TextField
-        label={`Over at (${word})`}
+        label={msg`Over at (${word})`}
         name="clear"
         value={clear}
         onValue={setClear}
-        hint="Empty for the value itself; apart from it, so that it does not come and go."
+        hint={msg`Empty for the value itself; apart from it, so that it does not come and go.`}
         error={submit.at("clear")}
         input={{ inputMode: "decimal" }}
       />
       <TextField
-        label="For (minutes)"
+        label={msg`For (minutes)`}
         name="for"
         value={during}
         onValue={setDuring}
-        hint="0 tells at once."
+        hint={msg`0 tells at once.`}
         error={submit.at("forMs")}
         input={{ inputMode: "decimal" }}
       />
       <SelectField
-        label="Level"
+        label={msg`Level`}
         name="level"
         value={level}
         onValue={(v) => setLevel(v as AlertLevel)}
         options={[
-          { value: "warning", text: "Warning" },
-          { value: "error", text: "Error" },
+          { value: "warning", text: msg`Warning` },
+          { value: "error", text: msg`Error` },
         ]}
         error={submit.at("level")}
       />
       <CheckField name="on" checked={on} onValue={setOn}>
-        Look at it
+        {msg`Look at it`}
       </CheckField>
     </FormDialog>
   );

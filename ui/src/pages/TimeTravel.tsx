@@ -8,6 +8,7 @@ import { Load } from "../parts/Load";
 import { Card, Empty, Facts } from "../parts/Page";
 import { CloneDialog } from "./CloneDialog";
 import { RollbackDialog } from "./RollbackDialog";
+import { msg, noun } from "../text";
 
 /** How far around the slider moments are read, when there are more than one answer has. */
 const windowMs = 10 * 60_000;
@@ -22,13 +23,13 @@ const width = 1000;
 export function TimeTravel({ vdisk, why }: { vdisk: VDisk; why: string | undefined }) {
   const history = useHistory(vdisk.id);
   return (
-    <Card title="Time travel">
+    <Card title={msg`Time travel`}>
       <Load query={history}>
         {(h) =>
           h.moments.length === 0 ? (
             <Empty
-              title="No moment to go back to yet"
-              text="Moments are there once the backend has them, with each commit."
+              title={msg`No moment to go back to yet`}
+              text={msg`Moments are there once the backend has them, with each commit.`}
               command={`ovgate vdisk history ${vdisk.name}`}
             />
           ) : (
@@ -60,7 +61,7 @@ function Line({ vdisk, history, why }: { vdisk: VDisk; history: History; why: st
         <input
           type="range"
           name="moment"
-          aria-label="Moment"
+          aria-label={msg`Moment`}
           aria-valuetext={text}
           min={since}
           max={until}
@@ -78,33 +79,33 @@ function Line({ vdisk, history, why }: { vdisk: VDisk; history: History; why: st
         <Facts
           rows={[
             [
-              "Moment",
+              msg`Moment`,
               <>
                 <b class="num">{time(picked.pointAt)}</b>, <Age at={picked.pointAt} />
               </>,
             ],
-            ["What it is", meaning(vdisk, picked)],
-            ["Since then", since === until ? "nothing" : after(vdisk, moments, here)],
+            [msg`What it is`, meaning(vdisk, picked)],
+            [msg`Since then`, since === until ? "nothing" : after(vdisk, moments, here)],
           ]}
         />
       )}
       <div class="row">
-        <Button small reason={here > 0 ? undefined : "It is the oldest moment here"} onClick={() => go(moments[here - 1])}>
-          Earlier
+        <Button small reason={here > 0 ? undefined : msg`It is the oldest moment here`} onClick={() => go(moments[here - 1])}>
+          {msg`Earlier`}
         </Button>
         <Button
           small
-          reason={here >= 0 && here < moments.length - 1 ? undefined : "It is the newest moment here"}
+          reason={here >= 0 && here < moments.length - 1 ? undefined : msg`It is the newest moment here`}
           onClick={() => go(moments[here + 1])}
         >
-          Later
+          {msg`Later`}
         </Button>
         <span class="spacer" />
-        <Button small needs="write" reason={picked ? undefined : "Pick a moment"} onClick={() => setOpen("clone")}>
-          Clone this moment
+        <Button small needs="write" reason={picked ? undefined : msg`Pick a moment`} onClick={() => setOpen("clone")}>
+          {msg`Clone this moment`}
         </Button>
-        <Button small kind="danger" needs="write" reason={why ?? (picked ? undefined : "Pick a moment")} onClick={() => setOpen("rollback")}>
-          Roll back to it
+        <Button small kind="danger" needs="write" reason={why ?? (picked ? undefined : msg`Pick a moment`)} onClick={() => setOpen("rollback")}>
+          {msg`Roll back to it`}
         </Button>
       </div>
       {open === "clone" && picked && <CloneDialog vdisk={vdisk} from={picked} onClose={close} />}
@@ -142,26 +143,26 @@ function indexAt(moments: Moment[], at: number): number {
 
 function meaning(v: VDisk, m: Moment): string {
   if (m.snapshot) {
-    return `Snapshot ${m.snapshot}`;
+    return msg`Snapshot ${m.snapshot}`;
   }
-  return m.seq === 0 ? `${v.name} as it was made, empty or as its parent was` : `Everything up to write ${m.seq}, and nothing after it`;
+  return m.seq === 0 ? msg`${v.name} as it was made, empty or as its parent was` : msg`Everything up to write ${m.seq}, and nothing after it`;
 }
 
 function after(v: VDisk, moments: Moment[], here: number): string {
   const m = moments[here];
   if (!m || m.seq >= v.lastSeq) {
-    return "nothing was written";
+    return msg`nothing was written`;
   }
   const snapshots = moments.slice(here + 1).filter((x) => x.snapshot).length;
   const span = duration(Date.parse(v.observedAt) - Date.parse(m.pointAt));
-  return `${span} of writes${snapshots > 0 ? `, and ${plural(snapshots, "snapshot")}` : ""}`;
+  return msg`${span} of writes${snapshots > 0 ? msg`, and ${plural(snapshots, noun`snapshot`)}` : ""}`;
 }
 
 /** Moments as short lines, snapshots as long ones. */
 function Ticks({ moments, since, until }: { moments: Moment[]; since: number; until: number }) {
   const x = (m: Moment) => (width * (Date.parse(m.pointAt) - since)) / (until - since);
   const snapshots = moments.filter((m) => m.snapshot);
-  const label = `${plural(moments.length, "moment")}, ${plural(snapshots.length, "snapshot")} among them`;
+  const label = msg`${plural(moments.length, noun`moment`)}, ${plural(snapshots.length, noun`snapshot`)} among them`;
   return (
     <svg class="ticks" viewBox={`0 0 ${width} 28`} preserveAspectRatio="none" role="img" aria-label={label}>
       {moments.map((m) => (

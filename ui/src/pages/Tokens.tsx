@@ -21,24 +21,25 @@ import { TableTools } from "../parts/TableTools";
 import { Tabs } from "../parts/Tabs";
 import { rightsText } from "../parts/roles";
 import { ClientsTab } from "./Clients";
+import { msg, noun } from "../text";
 
 /** Bearer tokens for programs: one's own, or everybody's for who manages. */
 export function TokensPage({ create = false }: { create?: boolean }) {
   return (
     <Page
-      title="Tokens"
+      title={msg`Tokens`}
       actions={
         <Button kind="primary" onClick={() => navigate("/tokens/new")}>
-          Create token
+          {msg`Create token`}
         </Button>
       }
     >
       <Tabs
-        label="Tokens and clients"
+        label={msg`Tokens and clients`}
         param="tab"
         tabs={[
-          { id: "tokens", title: "Tokens", content: <TokenList /> },
-          { id: "clients", title: "OAuth2 clients", content: <ClientsTab /> },
+          { id: "tokens", title: msg`Tokens`, content: <TokenList /> },
+          { id: "clients", title: msg`OAuth2 clients`, content: <ClientsTab /> },
         ]}
       />
       {create && <CreateToken onClose={() => navigate("/tokens")} />}
@@ -55,18 +56,18 @@ function TokenList() {
         list.items.length > 0 || filter.cursor ? (
           <>
             <div class="toolbar">
-              <TableTools table="tokens" noun="token" columns={columns} read={(cursor, limit) => call("GET /tokens", { query: { cursor, limit } })} />
+              <TableTools table="tokens" noun={noun`token`} columns={columns} read={(cursor, limit) => call("GET /tokens", { query: { cursor, limit } })} />
             </div>
-            <DataTable label="Tokens" table="tokens" columns={columns} rows={list.items} rowKey={(t) => t.id} next={list.next} />
+            <DataTable label={msg`Tokens`} table="tokens" columns={columns} rows={list.items} rowKey={(t) => t.id} next={list.next} />
           </>
         ) : (
           <Empty
-            title="No tokens yet"
-            text="A token lets a program use the API with a role of its own, without a password."
+            title={msg`No tokens yet`}
+            text={msg`A token lets a program use the API with a role of its own, without a password.`}
             command="OVGATE_URL=… OVGATE_TOKEN=… ovgate vdisk list"
           >
             <Button kind="primary" onClick={() => navigate("/tokens/new")}>
-              Create token
+              {msg`Create token`}
             </Button>
           </Empty>
         )
@@ -76,31 +77,31 @@ function TokenList() {
 }
 
 const columns: Column<Token>[] = [
-  { key: "name", csv: (t) => t.name, title: "Name", cell: (t) => t.name },
-  { key: "user", csv: (t) => t.user, title: "User", cell: (t) => t.user },
-  { key: "may", csv: (t) => rightsText(t.role, t.grants), title: "May", wrap: true, cell: (t) => rightsText(t.role, t.grants) },
-  { key: "created", csv: (t) => t.created, title: "Created", right: true, cell: (t) => <Age at={t.created} /> },
-  { key: "expires", csv: (t) => t.expires, title: "Expires", cell: (t) => <Until at={t.expires} /> },
-  { key: "actions", title: "Action", right: true, cell: (t) => <Revoke token={t} /> },
+  { key: "name", csv: (t) => t.name, title: msg`Name`, cell: (t) => t.name },
+  { key: "user", csv: (t) => t.user, title: msg`User`, cell: (t) => t.user },
+  { key: "may", csv: (t) => rightsText(t.role, t.grants), title: msg`May`, wrap: true, cell: (t) => rightsText(t.role, t.grants) },
+  { key: "created", csv: (t) => t.created, title: msg`Created`, right: true, cell: (t) => <Age at={t.created} /> },
+  { key: "expires", csv: (t) => t.expires, title: msg`Expires`, cell: (t) => <Until at={t.expires} /> },
+  { key: "actions", title: msg`Action`, right: true, cell: (t) => <Revoke token={t} /> },
 ];
 
 function Revoke({ token }: { token: Token }) {
   const [ask, setAsk] = useState(false);
   return (
     <>
-      <Button small kind="danger" label={`Revoke ${token.name}`} onClick={() => setAsk(true)}>
-        Revoke
+      <Button small kind="danger" label={msg`Revoke ${token.name}`} onClick={() => setAsk(true)}>
+        {msg`Revoke`}
       </Button>
       {ask && (
         <Confirm
-          title={`Revoke token ${token.name}`}
-          verb="Revoke"
+          title={msg`Revoke token ${token.name}`}
+          verb={msg`Revoke`}
           danger
-          consequences={[`Programs that use it are refused at once. It belongs to ${token.user}.`]}
+          consequences={[msg`Programs that use it are refused at once. It belongs to ${token.user}.`]}
           onClose={() => setAsk(false)}
           act={async () => {
             await call("DELETE /tokens/{token}", { path: { token: token.id } });
-            toast("ok", `Token ${token.name} is revoked`);
+            toast("ok", msg`Token ${token.name} is revoked`);
             reload("tokens");
           }}
         />
@@ -122,18 +123,18 @@ function CreateToken({ onClose }: { onClose: () => void }) {
   };
   if (made) {
     return (
-      <Dialog title={`Token ${made.token.name} is created`} onClose={onClose}>
-        <Notice tone="warn">Copy it now: it is not shown again.</Notice>
-        <CopyBlock label="Bearer token" name="token" text={made.secret} />
+      <Dialog title={msg`Token ${made.token.name} is created`} onClose={onClose}>
+        <Notice tone="warn">{msg`Copy it now: it is not shown again.`}</Notice>
+        <CopyBlock label={msg`Bearer token`} name="token" text={made.secret} />
         <DoneFoot onClose={onClose} />
       </Dialog>
     );
   }
   return (
-    <Dialog title="Create token" onClose={onClose}>
+    <Dialog title={msg`Create token`} onClose={onClose}>
       <form
         class="stack-wide"
-        aria-label="Create token"
+        aria-label={msg`Create token`}
         noValidate
         onSubmit={(event) => {
           event.preventDefault();
@@ -141,11 +142,11 @@ function CreateToken({ onClose }: { onClose: () => void }) {
         }}
       >
         <TextField
-          label="Name"
+          label={msg`Name`}
           name="name"
           value={name}
           onValue={setName}
-          hint="What will use it, such as backup-script."
+          hint={msg`What will use it, such as backup-script.`}
           error={submit.at("name")}
           input={{ autofocus: true }}
         />
@@ -153,9 +154,9 @@ function CreateToken({ onClose }: { onClose: () => void }) {
         <ExpiryField days={days} onDays={setDays} submit={submit} />
         <FormError submit={submit} fields={["name", "role", "grants", "expires"]} />
         <div class="dialog-foot">
-          <Button onClick={onClose}>Cancel</Button>
+          <Button onClick={onClose}>{msg`Cancel`}</Button>
           <Button type="submit" kind="primary" busy={submit.busy}>
-            Create
+            {msg`Create`}
           </Button>
         </div>
       </form>

@@ -8,6 +8,7 @@ import { Link } from "../parts/Link";
 import { Load } from "../parts/Load";
 import { Card, Page } from "../parts/Page";
 import { glyphs, Tag } from "../parts/StateTag";
+import { msg } from "../text";
 
 /** ms between reads: states change rarely, and the overview tells of trouble at once. */
 const everyMs = 10_000;
@@ -35,7 +36,7 @@ function useFacts(): Query<Facts> {
 export function TopologyPage() {
   const facts = useFacts();
   return (
-    <Page title="Topology">
+    <Page title={msg`Topology`}>
       <Load query={facts} lines={8}>
         {(f) => <Layers layers={layersOf(f)} />}
       </Load>
@@ -51,11 +52,11 @@ function Layers({ layers }: { layers: Layer[] }) {
   return (
     <div class="stack-wide">
       <div class="topology-map card">
-        <p class="muted small">Choose a box to see what it needs and what needs it. Sessions are those of the node that answers.</p>
+        <p class="muted small">{msg`Choose a box to see what it needs and what needs it. Sessions are those of the node that answers.`}</p>
         <TopologyMap layers={layers} chosen={chosen} around={around} choose={choose} />
       </div>
       {chosen && <Chosen item={chosen} {...around} choose={choose} />}
-      <Card title="As a table">
+      <Card title={msg`As a table`}>
         <Tree layers={layers} chosen={chosen} choose={choose} />
       </Card>
     </div>
@@ -87,7 +88,7 @@ function TopologyMap({ layers, chosen, around, choose }: { layers: Layer[]; chos
   const lit = (id: string) => !chosen || near.has(id);
   const edges = layers.flatMap((l) => l.items.flatMap((i) => i.needs.map((to) => [i.id, to] as const)));
   return (
-    <svg width={width + 4} viewBox={`-2 -2 ${width + 4} ${height + 4}`} role="group" aria-label="Map of what stands on what">
+    <svg width={width + 4} viewBox={`-2 -2 ${width + 4} ${height + 4}`} role="group" aria-label={msg`Map of what stands on what`}>
       {layers.map((l, column) => (
         <text key={l.key} class="layer" x={column * (box.width + gap.x)} y={14}>
           {l.title}
@@ -101,7 +102,7 @@ function TopologyMap({ layers, chosen, around, choose }: { layers: Layer[]; chos
         }
         const [x1, y1, x2, y2] = [a.x + box.width, a.y + box.height / 2, b.x, b.y + box.height / 2];
         const middle = (x1 + x2) / 2;
-        const name = !chosen ? "edge" : lit(from) && lit(to) ? "edge lit" : "edge dim";
+        const name = !chosen ? "edge" : lit(from) && lit(to) ? msg`edge lit` : msg`edge dim`;
         return <path key={`${from} ${to}`} class={name} d={`M${x1} ${y1}C${middle} ${y1} ${middle} ${y2} ${x2} ${y2}`} />;
       })}
       {layers.flatMap((l) =>
@@ -149,9 +150,9 @@ function Chosen({ item: i, needs, neededBy, choose }: { item: Item; choose: (i: 
       title={i.text}
       aside={
         <span class="row">
-          <Link to={i.to}>Open its page</Link>
+          <Link to={i.to}>{msg`Open its page`}</Link>
           <Button small onClick={() => choose(i)}>
-            Show all
+            {msg`Show all`}
           </Button>
         </span>
       }
@@ -160,8 +161,8 @@ function Chosen({ item: i, needs, neededBy, choose }: { item: Item; choose: (i: 
         <span class="row">
           <Tag {...i.face} /> <span class="muted">{i.amount}</span>
         </span>
-        <Names title="It needs" none="It needs nothing that is shown." items={needs} choose={choose} />
-        <Names title="Needed by" none="Nothing that is shown needs it." items={neededBy} choose={choose} />
+        <Names title={msg`It needs`} none={msg`It needs nothing that is shown.`} items={needs} choose={choose} />
+        <Names title={msg`Needed by`} none={msg`Nothing that is shown needs it.`} items={neededBy} choose={choose} />
       </div>
     </Card>
   );
@@ -227,14 +228,14 @@ function Tree({ layers, chosen, choose }: { layers: Layer[]; chosen: Item | unde
     }
   };
   return (
-    <div class="table-card" role="region" aria-label="Layers" tabIndex={0}>
-      <table class="table" role="treegrid" aria-label="What stands on what">
+    <div class="table-card" role="region" aria-label={msg`Layers`} tabIndex={0}>
+      <table class="table" role="treegrid" aria-label={msg`What stands on what`}>
         <thead>
           <tr role="row">
-            <th role="columnheader">Name</th>
-            <th role="columnheader">State</th>
-            <th role="columnheader">Amount</th>
-            <th role="columnheader">Needs</th>
+            <th role="columnheader">{msg`Name`}</th>
+            <th role="columnheader">{msg`State`}</th>
+            <th role="columnheader">{msg`Amount`}</th>
+            <th role="columnheader">{msg`Needs`}</th>
           </tr>
         </thead>
         <tbody ref={body}>

@@ -17,28 +17,29 @@ import { Load } from "../parts/Load";
 import { Empty, Page } from "../parts/Page";
 import { SearchBox } from "../parts/SearchBox";
 import { TableTools } from "../parts/TableTools";
+import { msg, noun } from "../text";
 
 /** Deleted vDisks that their vPools keep for a while. */
 export function TrashPage() {
   const filter = { q: query.value.get("q") ?? undefined, cursor: query.value.get("cursor") ?? undefined };
   const trash = useTrash(filter);
   return (
-    <Page title="Trash">
+    <Page title={msg`Trash`}>
       <div class="toolbar" role="search">
-        <SearchBox label="Filter the trash by name or label" />
-        <TableTools table="trash" noun="vDisk" columns={columns} read={(cursor, limit) => call("GET /trash", { query: { ...filter, cursor, limit } })} />
+        <SearchBox label={msg`Filter the trash by name or label`} />
+        <TableTools table="trash" noun={noun`vDisk`} columns={columns} read={(cursor, limit) => call("GET /trash", { query: { ...filter, cursor, limit } })} />
       </div>
       <Load query={trash}>
         {(list) =>
           list.items.length > 0 || filter.cursor ? (
-            <DataTable label="Trash" table="trash" columns={columns} rows={list.items} rowKey={(v) => v.id} next={list.next} />
+            <DataTable label={msg`Trash`} table="trash" columns={columns} rows={list.items} rowKey={(v) => v.id} next={list.next} />
           ) : (
             <Empty
-              title="Nothing in the trash"
-              text="Deleted vDisks stay here for as long as their vPool's settings say."
+              title={msg`Nothing in the trash`}
+              text={msg`Deleted vDisks stay here for as long as their vPool's settings say.`}
               command="ovgate trash list"
             >
-              <Button onClick={() => navigate("/vdisks")}>vDisks</Button>
+              <Button onClick={() => navigate("/vdisks")}>{msg`vDisks`}</Button>
             </Empty>
           )
         }
@@ -48,13 +49,13 @@ export function TrashPage() {
 }
 
 const columns: Column<Trashed>[] = [
-  { key: "name", csv: (v) => v.name, title: "Name", cell: (v) => v.name },
-  { key: "vpool", csv: (v) => v.vpool, title: "vPool", cell: (v) => v.vpool },
-  { key: "size", csv: { title: "Size (bytes)", value: (v) => v.size }, title: "Size", right: true, cell: (v) => bytes(v.size) },
-  { key: "stored", csv: { title: "Stored (bytes)", value: (v) => v.stored }, title: "Stored", right: true, cell: (v) => bytes(v.stored) },
-  { key: "trashedAt", csv: (v) => v.trashedAt, title: "Deleted", right: true, cell: (v) => <Age at={v.trashedAt} /> },
-  { key: "purgeAt", csv: (v) => v.purgeAt, title: "Gone at", right: true, cell: (v) => new Date(v.purgeAt).toLocaleString() },
-  { key: "actions", title: "Actions", right: true, cell: (v) => <Actions vdisk={v} /> },
+  { key: "name", csv: (v) => v.name, title: msg`Name`, cell: (v) => v.name },
+  { key: "vpool", csv: (v) => v.vpool, title: msg`vPool`, cell: (v) => v.vpool },
+  { key: "size", csv: { title: msg`Size (bytes)`, value: (v) => v.size }, title: msg`Size`, right: true, cell: (v) => bytes(v.size) },
+  { key: "stored", csv: { title: msg`Stored (bytes)`, value: (v) => v.stored }, title: msg`Stored`, right: true, cell: (v) => bytes(v.stored) },
+  { key: "trashedAt", csv: (v) => v.trashedAt, title: msg`Deleted`, right: true, cell: (v) => <Age at={v.trashedAt} /> },
+  { key: "purgeAt", csv: (v) => v.purgeAt, title: msg`Gone at`, right: true, cell: (v) => new Date(v.purgeAt).toLocaleString() },
+  { key: "actions", title: msg`Actions`, right: true, cell: (v) => <Actions vdisk={v} /> },
 ];
 
 function Actions({ vdisk }: { vdisk: Trashed }) {
@@ -62,24 +63,24 @@ function Actions({ vdisk }: { vdisk: Trashed }) {
   const close = () => setOpen(undefined);
   return (
     <>
-      <Button small needs="write" label={`Restore ${vdisk.name}`} onClick={() => setOpen("restore")}>
-        Restore
+      <Button small needs="write" label={msg`Restore ${vdisk.name}`} onClick={() => setOpen("restore")}>
+        {msg`Restore`}
       </Button>{" "}
-      <Button small kind="danger" needs="write" label={`Purge ${vdisk.name}`} onClick={() => setOpen("purge")}>
-        Purge
+      <Button small kind="danger" needs="write" label={msg`Purge ${vdisk.name}`} onClick={() => setOpen("purge")}>
+        {msg`Purge`}
       </Button>
       {open === "restore" && <RestoreDialog vdisk={vdisk} onClose={close} />}
       {open === "purge" && (
         <Confirm
-          title={`Purge ${vdisk.name}`}
-          verb="Delete for good"
+          title={msg`Purge ${vdisk.name}`}
+          verb={msg`Delete for good`}
           danger
           typeName={vdisk.name}
-          consequences={[`${bytes(vdisk.stored)} on vPool ${vdisk.vpool} will be deleted.`, "This cannot be undone."]}
+          consequences={[msg`${bytes(vdisk.stored)} on vPool ${vdisk.vpool} will be deleted.`, msg`This cannot be undone.`]}
           onClose={close}
           act={async () => {
             await call("DELETE /trash/{vdisk}", { path: { vdisk: vdisk.id } });
-            toast("ok", `${vdisk.name} is gone`);
+            toast("ok", msg`${vdisk.name} is gone`);
             reload("trash?", "vpools?", "status");
           }}
         />
@@ -93,25 +94,25 @@ function RestoreDialog({ vdisk, onClose }: { vdisk: Trashed; onClose: () => void
   const [name, setName] = useState(vdisk.name);
   const save = async () => {
     const v = await call("POST /trash/{vdisk}/restore", { path: { vdisk: vdisk.id }, body: { name } });
-    toast("ok", `${v.name} is restored`);
+    toast("ok", msg`${v.name} is restored`);
     reload("trash?", "vdisks?", "vpools?", "status");
     onClose();
   };
   return (
     <FormDialog
-      title={`Restore ${vdisk.name}`}
-      verb="Restore"
+      title={msg`Restore ${vdisk.name}`}
+      verb={msg`Restore`}
       submit={submit}
       fields={["name"]}
       save={save}
       onClose={onClose}
     >
       <TextField
-        label="Name"
+        label={msg`Name`}
         name="name"
         value={name}
         onValue={setName}
-        hint="It comes back with its data, snapshots and labels, and is not published."
+        hint={msg`It comes back with its data, snapshots and labels, and is not published.`}
         error={submit.at("name")}
       />
     </FormDialog>

@@ -25,6 +25,7 @@ import { Tabs } from "../parts/Tabs";
 import { rightsText, roleOrNoneOptions } from "../parts/roles";
 import { GroupsTab } from "./Groups";
 import { PasswordDialog } from "./PasswordDialog";
+import { msg, noun, rich } from "../text";
 
 /** Users and their roles. */
 export function UsersPage({ create = false }: { create?: boolean }) {
@@ -32,38 +33,38 @@ export function UsersPage({ create = false }: { create?: boolean }) {
   const reason = denied("manage");
   if (reason) {
     return (
-      <Page title="Users">
-        <Notice tone="info">{reason}. Your own password is in the menu at the top right.</Notice>
+      <Page title={msg`Users`}>
+        <Notice tone="info">{rich`${reason}. Your own password is in the menu at the top right.`}</Notice>
       </Page>
     );
   }
   return (
     <Page
-      title="Users"
+      title={msg`Users`}
       actions={
         <Button kind="primary" needs="manage" onClick={() => navigate("/users/new")}>
-          Create user
+          {msg`Create user`}
         </Button>
       }
     >
       <Tabs
-        label="Users and groups"
+        label={msg`Users and groups`}
         param="tab"
         tabs={[
           {
             id: "users",
-            title: "Users",
+            title: msg`Users`,
             content: (
               <div class="stack">
                 <div class="toolbar" role="search">
-                  <SearchBox label="Filter users by name" />
-                  <TableTools table="users" noun="user" columns={columns} read={(cursor, limit) => call("GET /users", { query: { ...filter, cursor, limit } })} />
+                  <SearchBox label={msg`Filter users by name`} />
+                  <TableTools table="users" noun={noun`user`} columns={columns} read={(cursor, limit) => call("GET /users", { query: { ...filter, cursor, limit } })} />
                 </div>
                 <List filter={filter} />
               </div>
             ),
           },
-          { id: "groups", title: "Groups", content: <GroupsTab /> },
+          { id: "groups", title: msg`Groups`, content: <GroupsTab /> },
         ]}
       />
       {create && <CreateUser onClose={() => navigate("/users")} />}
@@ -76,20 +77,20 @@ function List({ filter }: { filter: { q?: string; cursor?: string } }) {
   return (
     <Load query={users}>
       {(list) => (
-        <DataTable label="Users" table="users" columns={columns} rows={list.items} rowKey={(u) => u.name} next={list.next} />
+        <DataTable label={msg`Users`} table="users" columns={columns} rows={list.items} rowKey={(u) => u.name} next={list.next} />
       )}
     </Load>
   );
 }
 
 const columns: Column<User>[] = [
-  { key: "name", csv: (u) => u.name, title: "Name", cell: (u) => (u.name === session.value?.user ? `${u.name} (you)` : u.name) },
-  { key: "role", csv: (u) => u.role, title: "Role", cell: (u) => (u.external ? `${u.role}, by its groups` : <RoleChoice user={u} />) },
-  { key: "may", csv: (u) => rightsText(u.effective.role, u.effective.grants), title: "May in all", wrap: true, cell: (u) => rightsText(u.effective.role, u.effective.grants) },
-  { key: "groups", csv: (u) => u.groups.join(", "), title: "Groups", wrap: true, cell: (u) => u.groups.join(", ") },
-  { key: "from", csv: (u) => (u.external ? u.external.issuer : "password"), title: "Signs in", cell: (u) => (!u.external ? "Password" : u.external.counts ? "Provider" : "Provider, refused now") },
-  { key: "created", csv: (u) => u.created, title: "Created", right: true, cell: (u) => <Age at={u.created} /> },
-  { key: "actions", title: "Actions", right: true, cell: (u) => <UserActions user={u} /> },
+  { key: "name", csv: (u) => u.name, title: msg`Name`, cell: (u) => (u.name === session.value?.user ? msg`${u.name} (you)` : u.name) },
+  { key: "role", csv: (u) => u.role, title: msg`Role`, cell: (u) => (u.external ? msg`${u.role}, by its groups` : <RoleChoice user={u} />) },
+  { key: "may", csv: (u) => rightsText(u.effective.role, u.effective.grants), title: msg`May in all`, wrap: true, cell: (u) => rightsText(u.effective.role, u.effective.grants) },
+  { key: "groups", csv: (u) => u.groups.join(", "), title: msg`Groups`, wrap: true, cell: (u) => u.groups.join(", ") },
+  { key: "from", csv: (u) => (u.external ? u.external.issuer : "password"), title: msg`Signs in`, cell: (u) => (!u.external ? msg`Password` : u.external.counts ? msg`Provider` : msg`Provider, refused now`) },
+  { key: "created", csv: (u) => u.created, title: msg`Created`, right: true, cell: (u) => <Age at={u.created} /> },
+  { key: "actions", title: msg`Actions`, right: true, cell: (u) => <UserActions user={u} /> },
 ];
 
 function RoleChoice({ user }: { user: User }) {
@@ -99,7 +100,7 @@ function RoleChoice({ user }: { user: User }) {
     show(role);
     try {
       await whilePending(user.name, () => call("PATCH /users/{user}", { path: { user: user.name }, body: { role } }));
-      toast("ok", `${user.name} has role ${role} now`);
+      toast("ok", msg`${user.name} has role ${role} now`);
     } catch (error) {
       show(user.role);
       const failure = asApiError(error);
@@ -110,7 +111,7 @@ function RoleChoice({ user }: { user: User }) {
   return (
     <select
       class="input"
-      aria-label={`Role of ${user.name}`}
+      aria-label={msg`Role of ${user.name}`}
       value={user.role}
       onChange={(event) => {
         void change(event.currentTarget.value as RoleOrNone);
@@ -131,39 +132,39 @@ function UserActions({ user }: { user: User }) {
   const own = user.name === session.value?.user;
   return (
     <>
-      <Button small label={`Rights of ${user.name}`} onClick={() => setOpen("rights")}>
-        Rights
+      <Button small label={msg`Rights of ${user.name}`} onClick={() => setOpen("rights")}>
+        {msg`Rights`}
       </Button>{" "}
       <Button
         small
-        label={`Set password of ${user.name}`}
-        reason={own && user.external ? "Your provider vouches for you; ask another administrator" : undefined}
+        label={msg`Set password of ${user.name}`}
+        reason={own && user.external ? msg`Your provider vouches for you; ask another administrator` : undefined}
         onClick={() => setOpen("password")}
       >
-        Set password
+        {msg`Set password`}
       </Button>{" "}
       <Button
         small
         kind="danger"
-        label={`Delete ${user.name}`}
-        reason={own ? "You cannot delete yourself; ask another administrator" : undefined}
+        label={msg`Delete ${user.name}`}
+        reason={own ? msg`You cannot delete yourself; ask another administrator` : undefined}
         onClick={() => setOpen("delete")}
       >
-        Delete
+        {msg`Delete`}
       </Button>
       {open === "rights" && <RightsDialog user={user} onClose={close} />}
       {open === "password" && <PasswordDialog user={user.name} own={own} external={Boolean(user.external)} onClose={close} />}
       {open === "delete" && (
         <Confirm
-          title={`Delete user ${user.name}`}
-          verb="Delete user"
+          title={msg`Delete user ${user.name}`}
+          verb={msg`Delete user`}
           danger
           typeName={user.name}
-          consequences={["Its tokens stop working and its browser sessions end at once."]}
+          consequences={[msg`Its tokens stop working and its browser sessions end at once.`]}
           onClose={close}
           act={async () => {
             await call("DELETE /users/{user}", { path: { user: user.name } });
-            toast("ok", `User ${user.name} is deleted`);
+            toast("ok", msg`User ${user.name} is deleted`);
             reload("users", "tokens");
           }}
         />
@@ -178,14 +179,14 @@ function RightsDialog({ user, onClose }: { user: User; onClose: () => void }) {
   const [grants, setGrants] = useState(grantsOf(user.grants));
   return (
     <FormDialog
-      title={`Rights of ${user.name}`}
-      verb="Save"
+      title={msg`Rights of ${user.name}`}
+      verb={msg`Save`}
       needs="manage"
       submit={submit}
       fields={["grants"]}
       save={async () => {
         await call("PATCH /users/{user}", { path: { user: user.name }, body: { grants } });
-        toast("ok", `The rights of ${user.name} are changed`);
+        toast("ok", msg`The rights of ${user.name} are changed`);
         reload("users");
         onClose();
       }}
@@ -193,8 +194,8 @@ function RightsDialog({ user, onClose }: { user: User; onClose: () => void }) {
     >
       <Facts
         rows={[
-          ...user.sources.map((from): [string, string] => [from.group ? `By group ${from.group}` : "By itself", rightsText(from.rights.role, from.rights.grants)]),
-          ["In all", rightsText(user.effective.role, user.effective.grants)],
+          ...user.sources.map((from): [string, string] => [from.group ? msg`By group ${from.group}` : msg`By itself`, rightsText(from.rights.role, from.rights.grants)]),
+          [msg`In all`, rightsText(user.effective.role, user.effective.grants)],
         ]}
       />
       <GrantsField value={grants} onValue={setGrants} known={user.grants} error={submit.at("grants")} />
@@ -209,15 +210,15 @@ function CreateUser({ onClose }: { onClose: () => void }) {
   const [password, setPassword] = useState("");
   const create = async (key: string) => {
     await call("POST /users", { key, body: { name: name.trim(), role, password } });
-    toast("ok", `User ${name.trim()} is created`);
+    toast("ok", msg`User ${name.trim()} is created`);
     reload("users");
     onClose();
   };
   return (
-    <Dialog title="Create user" onClose={onClose}>
+    <Dialog title={msg`Create user`} onClose={onClose}>
       <form
         class="stack-wide"
-        aria-label="Create user"
+        aria-label={msg`Create user`}
         noValidate
         onSubmit={(event) => {
           event.preventDefault();
@@ -225,7 +226,7 @@ function CreateUser({ onClose }: { onClose: () => void }) {
         }}
       >
         <TextField
-          label="Name"
+          label={msg`Name`}
           name="name"
           value={name}
           onValue={setName}
@@ -233,7 +234,7 @@ function CreateUser({ onClose }: { onClose: () => void }) {
           input={{ autofocus: true }}
         />
         <SelectField
-          label="Role"
+          label={msg`Role`}
           name="role"
           value={role}
           onValue={(r) => setRole(r as RoleOrNone)}
@@ -241,7 +242,7 @@ function CreateUser({ onClose }: { onClose: () => void }) {
           error={submit.at("role")}
         />
         <NewPasswordField
-          label="Password"
+          label={msg`Password`}
           name="password"
           value={password}
           onValue={setPassword}
@@ -249,9 +250,9 @@ function CreateUser({ onClose }: { onClose: () => void }) {
         />
         <FormError submit={submit} fields={["name", "role", "password"]} />
         <div class="dialog-foot">
-          <Button onClick={onClose}>Cancel</Button>
+          <Button onClick={onClose}>{msg`Cancel`}</Button>
           <Button type="submit" kind="primary" needs="manage" busy={submit.busy}>
-            Create
+            {msg`Create`}
           </Button>
         </div>
       </form>

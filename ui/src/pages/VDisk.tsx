@@ -33,6 +33,7 @@ import { CancelHandoverDialog, CancelMoveDialog, JournalCopyDialog, mirrored, Mo
 import { CacheDialog, GrowDialog, HistoryDialog, LabelsDialog, LimitsDialog, PublishDialog, RenameVDiskDialog } from "./VDiskDialogs";
 import { limits } from "./TargetGroups";
 import { TargetAccess, TargetSessions } from "./TargetParts";
+import { msg, noun, rich } from "../text";
 
 /** One vDisk: what it is, how it does, who uses it, and everything that can be done with it. */
 export function VDiskPage({ name }: { name: string }) {
@@ -47,7 +48,7 @@ export function VDiskPage({ name }: { name: string }) {
     <Within on={v && `vpool:${v.vpool}`}>
       <Page
         title={name}
-        crumbs={[{ to: "/vdisks", text: "vDisks" }]}
+        crumbs={[{ to: "/vdisks", text: msg`vDisks` }]}
         state={
           v && (
             <>
@@ -60,13 +61,13 @@ export function VDiskPage({ name }: { name: string }) {
         <Load query={vdisk} lines={8}>
           {(shown) => (
             <Tabs
-              label="Parts of the vDisk"
+              label={msg`Parts of the vDisk`}
               param="tab"
               tabs={[
-                { id: "overview", title: "Overview", content: <OverviewTab vdisk={shown} /> },
-                { id: "snapshots", title: "Snapshots", content: <SnapshotsTab vdisk={shown} /> },
-                { id: "lineage", title: "Lineage", content: <LineageTab vdisk={shown} /> },
-                { id: "maintenance", title: "Maintenance", content: <MaintenanceTab vdisk={shown} /> },
+                { id: "overview", title: msg`Overview`, content: <OverviewTab vdisk={shown} /> },
+                { id: "snapshots", title: msg`Snapshots`, content: <SnapshotsTab vdisk={shown} /> },
+                { id: "lineage", title: msg`Lineage`, content: <LineageTab vdisk={shown} /> },
+                { id: "maintenance", title: msg`Maintenance`, content: <MaintenanceTab vdisk={shown} /> },
               ]}
             />
           )}
@@ -114,44 +115,44 @@ function Actions({ vdisk }: { vdisk: VDisk }) {
   const item = (text: string, name: DialogName, reason?: string): MenuItem => ({ text, needs: "write", reason, act: () => setOpen(name) });
   const groups: MenuGroup[] = [
     {
-      title: "Settings",
-      items: [item("Rename", "rename"), item("Labels", "labels"), item("Limits", "limits"), item("Read cache", "cache"), item("History", "history")],
+      title: msg`Settings`,
+      items: [item(msg`Rename`, "rename"), item(msg`Labels`, "labels"), item(msg`Limits`, "limits"), item(msg`Read cache`, "cache"), item(msg`History`, "history")],
     },
     {
-      title: "Place",
+      title: msg`Place`,
       items: [
-        item("Change node", "node", vdisk.handover && !vdisk.handover.failed ? "It is being handed over" : undefined),
-        item("Change vPool", "vpool", vdisk.move && !vdisk.move.failed ? "It is being moved" : undefined),
-        item("Journal copy", "journal"),
+        item(msg`Change node`, "node", vdisk.handover && !vdisk.handover.failed ? msg`It is being handed over` : undefined),
+        item(msg`Change vPool`, "vpool", vdisk.move && !vdisk.move.failed ? msg`It is being moved` : undefined),
+        item(msg`Journal copy`, "journal"),
       ],
     },
-    { title: "Content", items: [item("Export", "export"), { text: "Commit now", needs: "write", act: () => void commit(vdisk) }] },
+    { title: msg`Content`, items: [item(msg`Export`, "export"), { text: msg`Commit now`, needs: "write", act: () => void commit(vdisk) }] },
     {
       items: [
-        ...(vdisk.published ? [{ ...item("Unpublish", "unpublish"), danger: true }] : []),
-        { ...item("Delete", "delete", vdisk.published ? "Unpublish it first: hosts may be using it" : undefined), danger: true },
+        ...(vdisk.published ? [{ ...item(msg`Unpublish`, "unpublish"), danger: true }] : []),
+        { ...item(msg`Delete`, "delete", vdisk.published ? msg`Unpublish it first: hosts may be using it` : undefined), danger: true },
       ],
     },
   ];
   return (
     <>
       <Button needs="write" reason={noSnapshot(vdisk)} onClick={() => setOpen("snapshot")}>
-        Snapshot
+        {msg`Snapshot`}
       </Button>
       <Button needs="write" onClick={() => setOpen("clone")}>
-        Clone
+        {msg`Clone`}
       </Button>
       <Button needs="write" onClick={() => setOpen("grow")}>
-        Grow
+        {msg`Grow`}
       </Button>
       {vdisk.published ? (
         <ConnectButton vdisk={vdisk} />
       ) : (
-        <Button kind="primary" needs="write" reason={template ? "A template is not served: clone it" : undefined} onClick={() => setOpen("publish")}>
-          Publish
+        <Button kind="primary" needs="write" reason={template ? msg`A template is not served: clone it` : undefined} onClick={() => setOpen("publish")}>
+          {msg`Publish`}
         </Button>
       )}
-      <Menu groups={groups} label="More actions" />
+      <Menu groups={groups} label={msg`More actions`} />
       {open === "snapshot" && <CreateSnapshotDialog vdisk={vdisk} onClose={close} />}
       {open === "clone" && <CloneDialog vdisk={vdisk} onClose={close} />}
       {open === "grow" && <GrowDialog vdisk={vdisk} onClose={close} />}
@@ -175,7 +176,7 @@ function Actions({ vdisk }: { vdisk: VDisk }) {
 async function commit(vdisk: VDisk): Promise<void> {
   try {
     const done = await call("POST /vdisks/{vdisk}/commit", { path: { vdisk: vdisk.name } });
-    toast("ok", `The backend holds everything up to write ${done.committedSeq}`);
+    toast("ok", msg`The backend holds everything up to write ${done.committedSeq}`);
     reload("vdisk:", "vdisks?");
   } catch (error) {
     toast("bad", asApiError(error).message);
@@ -198,7 +199,7 @@ function ConnectButton({ vdisk }: { vdisk: VDisk }) {
   return (
     <>
       <Button kind="primary" needs="write" busy={busy} onClick={() => void ask()}>
-        Connect
+        {msg`Connect`}
       </Button>
       {connection && <ConnectDialog vdisk={vdisk} connection={connection} onClose={() => setConnection(undefined)} />}
     </>
@@ -212,7 +213,7 @@ function connect(vdisk: VDisk): Promise<Connection> {
 
 function ConnectDialog({ vdisk, connection, onClose }: { vdisk: VDisk; connection: Connection; onClose: () => void }) {
   return (
-    <Dialog title={`Connect to ${vdisk.name}`} onClose={onClose}>
+    <Dialog title={msg`Connect to ${vdisk.name}`} onClose={onClose}>
       <ConnectPanel connection={connection} />
     </Dialog>
   );
@@ -222,22 +223,22 @@ function UnpublishDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: () => void
   const sessions = vdisk.published?.sessions ?? 0;
   return (
     <Confirm
-      title={`Unpublish ${vdisk.name}`}
-      verb={sessions > 0 ? `Drop ${plural(sessions, "session")} and unpublish` : "Unpublish"}
+      title={msg`Unpublish ${vdisk.name}`}
+      verb={sessions > 0 ? msg`Drop ${plural(sessions, noun`session`)} and unpublish` : msg`Unpublish`}
       danger={sessions > 0}
       typeName={sessions > 0 ? vdisk.name : undefined}
       consequences={[
         sessions > 0
-          ? `${plural(sessions, "session")} of hosts will be dropped; what they have not flushed is lost to them.`
-          : "No host is connected.",
-        "The target, its secret and its list of initiators are removed. The data stays.",
+          ? msg`${plural(sessions, noun`session`)} of hosts will be dropped; what they have not flushed is lost to them.`
+          : msg`No host is connected.`,
+        msg`The target, its secret and its list of initiators are removed. The data stays.`,
       ]}
       onClose={onClose}
       act={async () => {
         await ending(targetKey(vdisk.published?.iqn ?? ""), () =>
           call("POST /vdisks/{vdisk}/unpublish", { path: { vdisk: vdisk.id }, body: { force: sessions > 0 } }),
         );
-        toast("ok", `${vdisk.name} is not published any more`);
+        toast("ok", msg`${vdisk.name} is not published any more`);
         reload("vdisk:", "vdisks?", "targets?", "sessions?", "status");
       }}
     />
@@ -247,18 +248,18 @@ function UnpublishDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: () => void
 function DeleteDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: () => void }) {
   return (
     <Confirm
-      title={`Delete ${vdisk.name}`}
-      verb="Delete vDisk"
+      title={msg`Delete ${vdisk.name}`}
+      verb={msg`Delete vDisk`}
       danger
       typeName={vdisk.name}
       consequences={[
-        `Its ${bytes(vdisk.mapped)} of data go into the trash of vPool ${vdisk.vpool}, if it keeps deleted vDisks.`,
-        "Until its time there ends it can be restored, and takes space. Without a trash this cannot be undone.",
+        msg`Its ${bytes(vdisk.mapped)} of data go into the trash of vPool ${vdisk.vpool}, if it keeps deleted vDisks.`,
+        msg`Until its time there ends it can be restored, and takes space. Without a trash this cannot be undone.`,
       ]}
       onClose={onClose}
       act={async () => {
         await ending(vdiskKey(vdisk.name), () => call("DELETE /vdisks/{vdisk}", { path: { vdisk: vdisk.id } }));
-        toast("ok", `${vdisk.name} is deleted`);
+        toast("ok", msg`${vdisk.name} is deleted`);
         reload("vdisks?", "trash?", "vpools?", "status");
         navigate("/vdisks");
       }}
@@ -281,14 +282,14 @@ function Trouble({ vdisk }: { vdisk: VDisk }) {
         {vdisk.state === "lost_tail" && (
           <span class="row">
             <Button small kind="danger" needs="write" onClick={() => setOpen(true)}>
-              Accept the loss and serve it
+              {msg`Accept the loss and serve it`}
             </Button>
           </span>
         )}
         {vdisk.state === "waiting" && (
           <span class="row">
             <Button small kind="danger" needs="write" onClick={() => setOpen(true)}>
-              Take it over
+              {msg`Take it over`}
             </Button>
           </span>
         )}
@@ -301,18 +302,18 @@ function Trouble({ vdisk }: { vdisk: VDisk }) {
 function AcceptLossDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: () => void }) {
   return (
     <Confirm
-      title={`Serve ${vdisk.name} without its lost writes`}
-      verb="Accept the loss"
+      title={msg`Serve ${vdisk.name} without its lost writes`}
+      verb={msg`Accept the loss`}
       danger
       typeName={vdisk.name}
       consequences={[
-        "Writes that were acknowledged are missing and do not come back.",
-        "The vDisk is consistent as of an earlier moment; check its file system before use.",
+        msg`Writes that were acknowledged are missing and do not come back.`,
+        msg`The vDisk is consistent as of an earlier moment; check its file system before use.`,
       ]}
       onClose={onClose}
       act={async () => {
         await call("POST /vdisks/{vdisk}/acceptLoss", { path: { vdisk: vdisk.name } });
-        toast("ok", `${vdisk.name} is served again`);
+        toast("ok", msg`${vdisk.name} is served again`);
         reload("vdisk:", "vdisks?", "status");
       }}
     />
@@ -325,8 +326,8 @@ function Moving({ vdisk, move }: { vdisk: VDisk; move: MoveProgress }) {
   return (
     <span class="row">
       {moving(move)}
-      <Button small needs="write" label={`Stop the move of ${vdisk.name}`} onClick={() => setOpen(true)}>
-        Stop
+      <Button small needs="write" label={msg`Stop the move of ${vdisk.name}`} onClick={() => setOpen(true)}>
+        {msg`Stop`}
       </Button>
       {open && <CancelMoveDialog vdisk={vdisk} onClose={() => setOpen(false)} />}
     </span>
@@ -336,9 +337,9 @@ function Moving({ vdisk, move }: { vdisk: VDisk; move: MoveProgress }) {
 /** How far a move is, in words. */
 function moving(m: MoveProgress): string {
   if (m.failed) {
-    return `${m.vpool}, given up: ${m.failed}`;
+    return msg`${m.vpool}, given up: ${m.failed}`;
   }
-  return m.total ? `${m.vpool}, ${bytes(m.copied)} of ${bytes(m.total)} copied` : `${m.vpool}, about to begin`;
+  return m.total ? msg`${m.vpool}, ${bytes(m.copied)} of ${bytes(m.total)} copied` : msg`${m.vpool}, about to begin`;
 }
 
 /** Which node serves it and where it goes, with a way to end that. */
@@ -346,9 +347,9 @@ function Handing({ vdisk: v, handover: h }: { vdisk: VDisk; handover: Handover }
   const [open, setOpen] = useState(false);
   return (
     <span class="row">
-      {h.failed ? `${v.node}; going to ${h.node} was given up: ${h.failed}` : `${v.node}, on its way to ${h.node}`}
-      <Button small needs="write" label={`Stop the hand-over of ${v.name}`} onClick={() => setOpen(true)}>
-        Stop
+      {h.failed ? msg`${v.node}; going to ${h.node} was given up: ${h.failed}` : msg`${v.node}, on its way to ${h.node}`}
+      <Button small needs="write" label={msg`Stop the hand-over of ${v.name}`} onClick={() => setOpen(true)}>
+        {msg`Stop`}
       </Button>
       {open && <CancelHandoverDialog vdisk={v} onClose={() => setOpen(false)} />}
     </span>
@@ -357,21 +358,21 @@ function Handing({ vdisk: v, handover: h }: { vdisk: VDisk; handover: Handover }
 
 function FactsCard({ vdisk: v }: { vdisk: VDisk }) {
   return (
-    <Card title="Facts" class="span-6" aside={<Seen at={v.observedAt} />}>
+    <Card title={msg`Facts`} class="span-6" aside={<Seen at={v.observedAt} />}>
       <Facts
         rows={[
-          ["vPool", <Link key="vpool" to={`/vpools/${encodeURIComponent(v.vpool)}`}>{v.vpool}</Link>],
-          ["Node", v.handover ? <Handing key="node" vdisk={v} handover={v.handover} /> : <Link key="node" to={`/nodes/${encodeURIComponent(v.node)}`}>{v.node}</Link>],
-          ["Journal mirrored", mirrored(v.dtl)],
-          ...(v.move ? [["Moves to", <Moving key="move" vdisk={v} move={v.move} />] as [string, ComponentChildren]] : []),
-          ["Size", bytes(v.size)],
-          ["Cluster size", bytes(v.clusterSize)],
-          ["Created", <Age key="created" at={v.created} />],
-          ["Last commit", <Age key="commit" at={v.lastCommit} />],
-          ["Newest write", `${v.lastSeq}, on the backend up to ${v.committedSeq}`],
-          ["Epoch", v.epoch],
-          ["Labels", <LabelChips key="labels" labels={v.labels} />],
-          ["Id", <code key="id">{v.id}</code>],
+          [msg`vPool`, <Link key="vpool" to={`/vpools/${encodeURIComponent(v.vpool)}`}>{v.vpool}</Link>],
+          [msg`Node`, v.handover ? <Handing key="node" vdisk={v} handover={v.handover} /> : <Link key="node" to={`/nodes/${encodeURIComponent(v.node)}`}>{v.node}</Link>],
+          [msg`Journal mirrored`, mirrored(v.dtl)],
+          ...(v.move ? [[msg`Moves to`, <Moving key="move" vdisk={v} move={v.move} />] as [string, ComponentChildren]] : []),
+          [msg`Size`, bytes(v.size)],
+          [msg`Cluster size`, bytes(v.clusterSize)],
+          [msg`Created`, <Age key="created" at={v.created} />],
+          [msg`Last commit`, <Age key="commit" at={v.lastCommit} />],
+          [msg`Newest write`, msg`${v.lastSeq}, on the backend up to ${v.committedSeq}`],
+          [msg`Epoch`, v.epoch],
+          [msg`Labels`, <LabelChips key="labels" labels={v.labels} />],
+          [msg`Id`, <code key="id">{v.id}</code>],
         ]}
       />
     </Card>
@@ -380,38 +381,36 @@ function FactsCard({ vdisk: v }: { vdisk: VDisk }) {
 
 /** What the read cache keeps of a vDisk. */
 function keeping(c: VDisk["cache"]): string {
-  const what = { "on-read": "keeps what is read", "on-write": "keeps what is read and written", none: "keeps nothing" };
-  return what[c.mode] + (c.quota > 0 ? `, at most ${bytes(c.quota)}` : "");
+  const what = { "on-read": msg`keeps what is read`, "on-write": msg`keeps what is read and written`, none: msg`keeps nothing` };
+  return what[c.mode] + (c.quota > 0 ? msg`, at most ${bytes(c.quota)}` : "");
 }
 
 function SpaceCard({ vdisk: v }: { vdisk: VDisk }) {
   const fill = v.journal.used / v.journal.quota;
   return (
-    <Card title="Space" class="span-6">
+    <Card title={msg`Space`} class="span-6">
       <div class="stack-wide">
         <div class="stack">
           <div class="row">
-            <b>Written</b> <span class="spacer" />
-            {bytes(v.mapped)} of {bytes(v.size)} ({percent(v.mapped, v.size)})
+            {rich`${<b>{msg`Written`}</b>} ${<span class="spacer" />}${bytes(v.mapped)} of ${bytes(v.size)} (${percent(v.mapped, v.size)})`}
           </div>
-          <Meter label={`${percent(v.mapped, v.size)} written`} parts={[{ share: v.mapped / v.size }]} />
+          <Meter label={msg`${percent(v.mapped, v.size)} written`} parts={[{ share: v.mapped / v.size }]} />
         </div>
         <div class="stack">
           <div class="row">
-            <b>Journal</b> <span class="spacer" />
-            {bytes(v.journal.used)} of {bytes(v.journal.quota)} ({percent(v.journal.used, v.journal.quota)})
+            {rich`${<b>{msg`Journal`}</b>} ${<span class="spacer" />}${bytes(v.journal.used)} of ${bytes(v.journal.quota)} (${percent(v.journal.used, v.journal.quota)})`}
           </div>
           <Meter
-            label={`Journal ${percent(v.journal.used, v.journal.quota)} full`}
+            label={msg`Journal ${percent(v.journal.used, v.journal.quota)} full`}
             parts={[{ share: fill, class: fillTone(fill) }]}
           />
-          <span class="muted small">Acknowledged and durable here, not yet on the backend.</span>
+          <span class="muted small">{msg`Acknowledged and durable here, not yet on the backend.`}</span>
         </div>
         <Facts
           rows={[
-            ["Stored on the backend", bytes(v.stored)],
-            ["In the read cache", `${bytes(v.cached)}, ${keeping(v.cache)}`],
-            ["Every moment", v.history.keepMs ? `Kept for ${interval(v.history.keepMs)}` : "Not kept by scrubs"],
+            [msg`Stored on the backend`, bytes(v.stored)],
+            [msg`In the read cache`, `${bytes(v.cached)}, ${keeping(v.cache)}`],
+            [msg`Every moment`, v.history.keepMs ? msg`Kept for ${interval(v.history.keepMs)}` : msg`Not kept by scrubs`],
           ]}
         />
       </div>
@@ -427,19 +426,19 @@ function PublicationCard({ vdisk }: { vdisk: VDisk }) {
   return (
     <>
       <section class="span-6 stack">
-        <Card title="iSCSI">
+        <Card title={msg`iSCSI`}>
           <div class="stack-wide">
             <Facts
               rows={[
                 [
-                  "Target",
+                  msg`Target`,
                   <Link key="iqn" to={`/iscsi/${encodeURIComponent(p.iqn)}`}>
                     <span class="mono">{p.iqn}</span>
                   </Link>,
                 ],
-                ["LUN", p.lun],
-                ["Sessions", p.sessions],
-                ["Limits", limits(vdisk.qos)],
+                [msg`LUN`, p.lun],
+                [msg`Sessions`, p.sessions],
+                [msg`Limits`, limits(vdisk.qos)],
               ]}
             />
             <HowToConnect vdisk={vdisk} />
@@ -466,10 +465,10 @@ function HowToConnect({ vdisk }: { vdisk: VDisk }) {
     <div class="stack">
       <div class="row">
         <Button needs="write" busy={submit.busy} onClick={() => void submit.run(ask)}>
-          Show how to connect
+          {msg`Show how to connect`}
         </Button>
         <Button needs="write" onClick={() => setRotate(true)}>
-          New CHAP secret
+          {msg`New CHAP secret`}
         </Button>
       </div>
       {submit.error && <ErrorPanel error={submit.error} />}
@@ -478,9 +477,9 @@ function HowToConnect({ vdisk }: { vdisk: VDisk }) {
       )}
       {rotate && (
         <Confirm
-          title={`New CHAP secret for ${vdisk.name}`}
-          verb="Draw a new secret"
-          consequences={["Sessions that run go on.", "Hosts need the new secret the next time they sign in."]}
+          title={msg`New CHAP secret for ${vdisk.name}`}
+          verb={msg`Draw a new secret`}
+          consequences={[msg`Sessions that run go on.`, msg`Hosts need the new secret the next time they sign in.`]}
           onClose={() => setRotate(false)}
           act={async () => {
             const path = { vdisk: vdisk.name };

@@ -17,6 +17,7 @@ import { amount, limitErrors, LimitFields, limitsOf, limitText } from "../parts/
 import { LabelsField, labelLines, parseLabels } from "../parts/LabelsField";
 import { SizeField, sizeBytes, sizeInput } from "../parts/SizeField";
 import { milliseconds } from "../parts/VPoolSettingsFields";
+import { msg } from "../text";
 
 type Props = { vdisk: VDisk; onClose: () => void };
 
@@ -25,24 +26,24 @@ export function GrowDialog({ vdisk, onClose }: Props) {
   const submit = useSubmit();
   const [size, setSize] = useState(sizeInput(vdisk.size));
   const wanted = sizeBytes(size);
-  const problem = Number.isNaN(wanted) ? "Enter a size, such as 200" : undefined;
+  const problem = Number.isNaN(wanted) ? msg`Enter a size, such as 200` : undefined;
   const save = async () => {
     if (problem) {
       return;
     }
     await call("PATCH /vdisks/{vdisk}", { path: { vdisk: vdisk.name }, body: { size: wanted } });
-    toast("ok", `${vdisk.name} has ${bytes(wanted)} now`);
+    toast("ok", msg`${vdisk.name} has ${bytes(wanted)} now`);
     reload("vdisk:", "vdisks?", "status");
     onClose();
   };
   return (
-    <FormDialog title={`Grow ${vdisk.name}`} verb="Grow" submit={submit} fields={["size"]} save={save} onClose={onClose}>
+    <FormDialog title={msg`Grow ${vdisk.name}`} verb={msg`Grow`} submit={submit} fields={["size"]} save={save} onClose={onClose}>
       <SizeField
-        label="New size"
+        label={msg`New size`}
         name="size"
         value={size}
         onValue={setSize}
-        hint={`Now ${bytes(vdisk.size)}. A host sees the new size after a rescan; a vDisk never shrinks.`}
+        hint={msg`Now ${bytes(vdisk.size)}. A host sees the new size after a rescan; a vDisk never shrinks.`}
         error={problem ?? submit.at("size")}
       />
     </FormDialog>
@@ -55,19 +56,19 @@ export function RenameVDiskDialog({ vdisk, onClose }: Props) {
   const [name, setName] = useState(vdisk.name);
   const save = async () => {
     const changed = await call("PATCH /vdisks/{vdisk}", { path: { vdisk: vdisk.name }, body: { name: name.trim() } });
-    toast("ok", `${vdisk.name} is called ${changed.name} now`);
+    toast("ok", msg`${vdisk.name} is called ${changed.name} now`);
     reload("vdisks?", "targets?", "target:");
     onClose();
     navigate(`/vdisks/${encodeURIComponent(changed.name)}`, { replace: true });
   };
   return (
-    <FormDialog title={`Rename ${vdisk.name}`} verb="Rename" submit={submit} fields={["name"]} save={save} onClose={onClose}>
+    <FormDialog title={msg`Rename ${vdisk.name}`} verb={msg`Rename`} submit={submit} fields={["name"]} save={save} onClose={onClose}>
       <TextField
-        label="Name"
+        label={msg`Name`}
         name="name"
         value={name}
         onValue={setName}
-        hint="A published vDisk keeps its target name, so hosts notice nothing."
+        hint={msg`A published vDisk keeps its target name, so hosts notice nothing.`}
         error={submit.at("name")}
       />
     </FormDialog>
@@ -82,14 +83,14 @@ export function LabelsDialog({ vdisk, onClose }: Props) {
     const next = parseLabels(labels);
     const before = await changeLabels(vdisk.id, () => next);
     const changed = [...Object.keys(before), ...Object.keys(next)].filter((name) => before[name] !== next[name]);
-    undoLabels(`Labels of ${vdisk.name} saved`, new Map([[vdisk.id, before]]), new Set(changed));
+    undoLabels(msg`Labels of ${vdisk.name} saved`, new Map([[vdisk.id, before]]), new Set(changed));
     reload("vdisk:", "vdisks?");
     onClose();
   };
   return (
     <FormDialog
-      title={`Labels of ${vdisk.name}`}
-      verb="Save"
+      title={msg`Labels of ${vdisk.name}`}
+      verb={msg`Save`}
       submit={submit}
       fields={["labels"]}
       save={save}
@@ -110,12 +111,12 @@ export function LimitsDialog({ vdisk, onClose }: Props) {
       return;
     }
     await call("PUT /vdisks/{vdisk}/qos", { path: { vdisk: vdisk.name }, body });
-    toast("ok", `Limits of ${vdisk.name} saved`);
+    toast("ok", msg`Limits of ${vdisk.name} saved`);
     reload("vdisk:", "vdisks?", "target:");
     onClose();
   };
   return (
-    <FormDialog title={`Limits of ${vdisk.name}`} verb="Save" submit={submit} fields={limitErrors} save={save} onClose={onClose}>
+    <FormDialog title={msg`Limits of ${vdisk.name}`} verb={msg`Save`} submit={submit} fields={limitErrors} save={save} onClose={onClose}>
       <LimitFields value={limits} onValue={setLimits} at={submit.at} />
     </FormDialog>
   );
@@ -129,30 +130,30 @@ export function HistoryDialog({ vdisk, onClose }: Props) {
   const save = async () => {
     const body = own === "yes" ? { keepMs: milliseconds(hours, 3_600_000, -1) } : {};
     await call("PUT /vdisks/{vdisk}/history", { path: { vdisk: vdisk.id }, body });
-    toast("ok", `History of ${vdisk.name} saved`);
+    toast("ok", msg`History of ${vdisk.name} saved`);
     reload("vdisk:", "vdisks?", "history:" + vdisk.id);
     onClose();
   };
   return (
-    <FormDialog title={`History of ${vdisk.name}`} verb="Save" submit={submit} fields={["keepMs"]} save={save} onClose={onClose}>
+    <FormDialog title={msg`History of ${vdisk.name}`} verb={msg`Save`} submit={submit} fields={["keepMs"]} save={save} onClose={onClose}>
       <SelectField
-        label="Keep every moment"
+        label={msg`Keep every moment`}
         name="own"
         value={own}
         onValue={setOwn}
         options={[
-          { value: "no", text: "As its vPool says" },
-          { value: "yes", text: "For a time of its own" },
+          { value: "no", text: msg`As its vPool says` },
+          { value: "yes", text: msg`For a time of its own` },
         ]}
-        hint="Counts from the next scrub on. What a scrub took already does not come back."
+        hint={msg`Counts from the next scrub on. What a scrub took already does not come back.`}
       />
       {own === "yes" && (
         <TextField
-          label="For (h)"
+          label={msg`For (h)`}
           name="keepMs"
           value={hours}
           onValue={setHours}
-          hint="1 minute to 366 days; 0: scrubs keep its snapshots alone."
+          hint={msg`1 minute to 366 days; 0: scrubs keep its snapshots alone.`}
           error={submit.at("keepMs")}
           input={{ inputMode: "decimal" }}
         />
@@ -167,45 +168,45 @@ export function CacheDialog({ vdisk, onClose }: Props) {
   const [mode, setMode] = useState(vdisk.cache.mode);
   const [quota, setQuota] = useState(vdisk.cache.quota ? String(vdisk.cache.quota / MiB) : "");
   const most = amount(quota);
-  const problem = Number.isNaN(most) ? "Enter a number, or leave it empty" : undefined;
+  const problem = Number.isNaN(most) ? msg`Enter a number, or leave it empty` : undefined;
   const save = async () => {
     if (problem) {
       return;
     }
     const body = { mode, quota: Math.round(most * MiB) };
     await call("PUT /vdisks/{vdisk}/cache", { path: { vdisk: vdisk.name }, body });
-    toast("ok", `Read cache of ${vdisk.name} saved`);
+    toast("ok", msg`Read cache of ${vdisk.name} saved`);
     reload("vdisk:", "vdisks?");
     onClose();
   };
   return (
     <FormDialog
-      title={`Read cache of ${vdisk.name}`}
-      verb="Save"
+      title={msg`Read cache of ${vdisk.name}`}
+      verb={msg`Save`}
       submit={submit}
       fields={["mode", "quota"]}
       save={save}
       onClose={onClose}
     >
       <SelectField
-        label="Keep"
+        label={msg`Keep`}
         name="mode"
         value={mode}
         onValue={(value) => setMode(value as VDisk["cache"]["mode"])}
         options={[
-          { value: "on-read", text: "What is read" },
-          { value: "on-write", text: "What is read and written" },
-          { value: "none", text: "Nothing" },
+          { value: "on-read", text: msg`What is read` },
+          { value: "on-write", text: msg`What is read and written` },
+          { value: "none", text: msg`Nothing` },
         ]}
-        hint="What the cache holds stays until something takes its place."
+        hint={msg`What the cache holds stays until something takes its place.`}
         error={submit.at("mode")}
       />
       <TextField
-        label="At most (MiB)"
+        label={msg`At most (MiB)`}
         name="quota"
         value={quota}
         onValue={setQuota}
-        hint="In memory and on the READ disks together, 16 or more; empty for no bound of its own."
+        hint={msg`In memory and on the READ disks together, 16 or more; empty for no bound of its own.`}
         error={problem ?? submit.at("quota")}
         input={{ inputMode: "decimal" }}
       />
@@ -228,7 +229,7 @@ export function PublishDialog({ vdisk, onClose }: Props) {
   };
   if (connection) {
     return (
-      <Dialog title={`${vdisk.name} is published`} onClose={onClose}>
+      <Dialog title={msg`${vdisk.name} is published`} onClose={onClose}>
         <ConnectPanel connection={connection} />
         <DoneFoot onClose={onClose} />
       </Dialog>
@@ -236,8 +237,8 @@ export function PublishDialog({ vdisk, onClose }: Props) {
   }
   return (
     <FormDialog
-      title={`Publish ${vdisk.name} over iSCSI`}
-      verb="Publish"
+      title={msg`Publish ${vdisk.name} over iSCSI`}
+      verb={msg`Publish`}
       submit={submit}
       fields={["initiators", "target"]}
       save={save}
@@ -245,19 +246,19 @@ export function PublishDialog({ vdisk, onClose }: Props) {
     >
       {shared.length > 0 && (
         <SelectField
-          label="Target"
+          label={msg`Target`}
           name="target"
           value={target}
           onValue={setTarget}
           options={[
-            { value: "", text: "A target of its own" },
-            ...shared.map((t) => ({ value: t.iqn, text: `Shared target ${t.name}` })),
+            { value: "", text: msg`A target of its own` },
+            ...shared.map((t) => ({ value: t.iqn, text: msg`Shared target ${t.name}` })),
           ]}
           error={submit.at("target")}
         />
       )}
       {target ? (
-        <p class="muted">The groups of the shared target say who may connect.</p>
+        <p class="muted">{msg`The groups of the shared target say who may connect.`}</p>
       ) : (
         <AccessField value={access} onValue={setAccess} error={submit.at("initiators")} />
       )}

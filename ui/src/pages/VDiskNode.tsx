@@ -11,19 +11,20 @@ import { CheckField, SelectField } from "../parts/Field";
 import { FormDialog } from "../parts/FormDialog";
 import { Load } from "../parts/Load";
 import { Tag } from "../parts/StateTag";
+import { msg, rich } from "../text";
 
 /** Whether another node has a copy of the journal. */
 export function mirrored(d: VDiskDtl) {
-  const where = d.node ? ` on ${d.node}` : "";
+  const where = d.node ? msg` on ${d.node}` : "";
   switch (d.state) {
     case "ok":
-      return <Tag tone="ok" word={`${d.mode}${where}${d.lagBytes > 0 ? `, ${bytes(d.lagBytes)} behind` : ""}`} />;
+      return <Tag tone="ok" word={`${d.mode}${where}${d.lagBytes > 0 ? msg`, ${bytes(d.lagBytes)} behind` : ""}`} />;
     case "catchup":
-      return <Tag tone="info" word={`${d.mode}, a copy is being made${where}: ${d.caughtUp} of ${d.catchup} writes`} />;
+      return <Tag tone="info" word={msg`${d.mode}, a copy is being made${where}: ${d.caughtUp} of ${d.catchup} writes`} />;
     case "degraded":
-      return <Tag tone="warn" word={`${d.mode}, but only this node has the newest writes: ${d.reason}`} />;
+      return <Tag tone="warn" word={msg`${d.mode}, but only this node has the newest writes: ${d.reason}`} />;
     default: // never shown green: nothing outlives the node
-      return <Tag tone="idle" word={d.mode === "off" ? "off" : `${d.mode}, no other node takes a copy`} />;
+      return <Tag tone="idle" word={d.mode === "off" ? "off" : msg`${d.mode}, no other node takes a copy`} />;
   }
 }
 
@@ -37,14 +38,14 @@ export function MoveToNodeDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: ()
       return;
     }
     await call("POST /vdisks/{vdisk}/handover", { path: { vdisk: vdisk.name }, body: { node } });
-    toast("ok", `${vdisk.name} goes to ${node}`);
+    toast("ok", msg`${vdisk.name} goes to ${node}`);
     reload("vdisk:", "vdisks?", "nodes?");
     onClose();
   };
   return (
     <FormDialog
-      title={`Change the node of ${vdisk.name}`}
-      verb="Hand over"
+      title={msg`Change the node of ${vdisk.name}`}
+      verb={msg`Hand over`}
       submit={submit}
       fields={["node"]}
       save={save}
@@ -53,17 +54,17 @@ export function MoveToNodeDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: ()
       <Load query={nodes}>
         {(list) => (
           <SelectField
-            label="Node"
+            label={msg`Node`}
             name="node"
             value={node}
             onValue={setNode}
-            hint={`${vdisk.node} commits it and closes it, and that node opens it: a pause of less than a second. Hosts need a path there.`}
+            hint={msg`${vdisk.node} commits it and closes it, and that node opens it: a pause of less than a second. Hosts need a path there.`}
             error={submit.at("node")}
             options={[
-              { value: "", text: "Choose a node" },
+              { value: "", text: msg`Choose a node` },
               ...list.items
                 .filter((n) => n.name !== vdisk.node && n.state === "up" && !n.draining)
-                .map((n) => ({ value: n.name, text: `${n.name}, ${n.vdisks} vDisks` })),
+                .map((n) => ({ value: n.name, text: msg`${n.name}, ${n.vdisks} vDisks` })),
             ]}
           />
         )}
@@ -74,10 +75,10 @@ export function MoveToNodeDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: ()
 
 /** Whether a write waits for the copy of the journal. */
 export const copyModes = [
-  { value: "inherit", text: "As its vPool says" },
-  { value: "sync", text: "sync: a write is answered when both nodes have it" },
-  { value: "async", text: "async: the copy is behind by some moments" },
-  { value: "off", text: "off: what the backend lacks is lost with the node" },
+  { value: "inherit", text: msg`As its vPool says` },
+  { value: "sync", text: msg`sync: a write is answered when both nodes have it` },
+  { value: "async", text: msg`async: the copy is behind by some moments` },
+  { value: "off", text: msg`off: what the backend lacks is lost with the node` },
 ];
 
 /** Says whether another node keeps a copy of the journal, and which. */
@@ -89,31 +90,31 @@ export function JournalCopyDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: (
   const save = async () => {
     const body = { mode: mode as "inherit" | VDisk["dtl"]["mode"], peer };
     await call("PUT /vdisks/{vdisk}/dtl", { path: { vdisk: vdisk.name }, body });
-    toast("ok", `The journal copy of ${vdisk.name} is set`);
+    toast("ok", msg`The journal copy of ${vdisk.name} is set`);
     reload("vdisk:", "vdisks?", "status");
     onClose();
   };
   return (
-    <FormDialog title={`Copy of the journal of ${vdisk.name}`} verb="Save" submit={submit} fields={["mode", "peer"]} save={save} onClose={onClose}>
+    <FormDialog title={msg`Copy of the journal of ${vdisk.name}`} verb={msg`Save`} submit={submit} fields={["mode", "peer"]} save={save} onClose={onClose}>
       <SelectField
-        label="Copy"
+        label={msg`Copy`}
         name="mode"
         value={mode}
         onValue={setMode}
-        hint="The newest writes are in the journal of one node until the backend has them. Takes effect at once; hosts go on."
+        hint={msg`The newest writes are in the journal of one node until the backend has them. Takes effect at once; hosts go on.`}
         error={submit.at("mode")}
         options={copyModes}
       />
       <Load query={nodes}>
         {(list) => (
           <SelectField
-            label="Node that has the copy"
+            label={msg`Node that has the copy`}
             name="peer"
             value={peer}
             onValue={setPeer}
             error={submit.at("peer")}
             options={[
-              { value: "auto", text: "The best one: in another domain, with the fewest copies" },
+              { value: "auto", text: msg`The best one: in another domain, with the fewest copies` },
               ...list.items.filter((n) => n.name !== vdisk.node).map((n) => ({ value: n.name, text: n.name })),
               ...(peer === "auto" || list.items.some((n) => n.name === peer) ? [] : [{ value: peer, text: peer }]),
             ]}
@@ -136,23 +137,23 @@ export function MoveToVPoolDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: (
       return;
     }
     await call("POST /vdisks/{vdisk}/move", { path: { vdisk: vdisk.name }, body: { vpool } });
-    toast("ok", `${vdisk.name} is being moved to ${vpool}`);
+    toast("ok", msg`${vdisk.name} is being moved to ${vpool}`);
     reload("vdisk:", "vdisks?", "vpools?", "jobs?");
     onClose();
   };
   return (
-    <FormDialog title={`Move ${vdisk.name} to another vPool`} verb="Move" submit={submit} fields={["vpool"]} save={save} onClose={onClose}>
+    <FormDialog title={msg`Move ${vdisk.name} to another vPool`} verb={msg`Move`} submit={submit} fields={["vpool"]} save={save} onClose={onClose}>
       <Load query={vpools}>
         {(list) => (
           <SelectField
-            label="vPool"
+            label={msg`vPool`}
             name="vpool"
             value={vpool}
             onValue={setVPool}
-            hint={`With its snapshots, ${bytes(vdisk.stored)} in all. It is copied in the background; sessions of hosts stay, and wait for some moments at the end.`}
-            error={(tried && !vpool ? "Choose a vPool" : undefined) ?? submit.at("vpool")}
+            hint={msg`With its snapshots, ${bytes(vdisk.stored)} in all. It is copied in the background; sessions of hosts stay, and wait for some moments at the end.`}
+            error={(tried && !vpool ? msg`Choose a vPool` : undefined) ?? submit.at("vpool")}
             options={[
-              { value: "", text: "Choose a vPool" },
+              { value: "", text: msg`Choose a vPool` },
               ...list.items.filter((v) => v.name !== vdisk.vpool).map((v) => ({ value: v.name, text: v.name })),
             ]}
           />
@@ -166,14 +167,14 @@ export function MoveToVPoolDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: (
 export function CancelMoveDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: () => void }) {
   return (
     <Confirm
-      title={`Stop the move of ${vdisk.name}`}
-      verb="Stop the move"
+      title={msg`Stop the move of ${vdisk.name}`}
+      verb={msg`Stop the move`}
       danger
-      consequences={[`${vdisk.name} stays in vPool ${vdisk.vpool}.`, `What was copied to ${vdisk.move?.vpool ?? "the other vPool"} is deleted.`]}
+      consequences={[msg`${vdisk.name} stays in vPool ${vdisk.vpool}.`, msg`What was copied to ${vdisk.move?.vpool ?? msg`the other vPool`} is deleted.`]}
       onClose={onClose}
       act={async () => {
         await call("DELETE /vdisks/{vdisk}/move", { path: { vdisk: vdisk.name } });
-        toast("ok", `${vdisk.name} stays in ${vdisk.vpool}`);
+        toast("ok", msg`${vdisk.name} stays in ${vdisk.vpool}`);
         reload("vdisk:", "vdisks?", "vpools?", "jobs?");
       }}
     />
@@ -184,13 +185,13 @@ export function CancelMoveDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: ()
 export function CancelHandoverDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: () => void }) {
   return (
     <Confirm
-      title={`Stop the hand-over of ${vdisk.name}`}
-      verb="Stop the hand-over"
-      consequences={[`${vdisk.name} stays at node ${vdisk.node}, unless ${vdisk.handover?.node ?? "the other one"} has it already.`]}
+      title={msg`Stop the hand-over of ${vdisk.name}`}
+      verb={msg`Stop the hand-over`}
+      consequences={[msg`${vdisk.name} stays at node ${vdisk.node}, unless ${vdisk.handover?.node ?? msg`the other one`} has it already.`]}
       onClose={onClose}
       act={async () => {
         await call("DELETE /vdisks/{vdisk}/handover", { path: { vdisk: vdisk.name } });
-        toast("ok", `${vdisk.name} is not handed over`);
+        toast("ok", msg`${vdisk.name} is not handed over`);
         reload("vdisk:", "vdisks?", "nodes?", "jobs?");
       }}
     />
@@ -202,23 +203,23 @@ export function StealDialog({ vdisk, onClose }: { vdisk: VDisk; onClose: () => v
   const [acceptLoss, setAcceptLoss] = useState(false);
   return (
     <Confirm
-      title={`Take ${vdisk.name} over from ${vdisk.node}`}
-      verb="Take it over"
+      title={msg`Take ${vdisk.name} over from ${vdisk.node}`}
+      verb={msg`Take it over`}
       danger
       typeName={vdisk.name}
       consequences={[
-        `The node of this page serves it, and ${vdisk.node} gives it up when it is back. It is refused while that node is up.`,
-        `The newest writes may be in the journal of ${vdisk.node} alone. Start that node if you can: then nothing is lost.`,
+        msg`The node of this page serves it, and ${vdisk.node} gives it up when it is back. It is refused while that node is up.`,
+        msg`The newest writes may be in the journal of ${vdisk.node} alone. Start that node if you can: then nothing is lost.`,
       ]}
       onClose={onClose}
       act={async () => {
         const taken = await call("POST /vdisks/{vdisk}/steal", { path: { vdisk: vdisk.name }, body: { acceptLoss } });
-        toast("ok", `${taken.name} is served by ${taken.node}`);
+        toast("ok", msg`${taken.name} is served by ${taken.node}`);
         reload("vdisk:", "vdisks?", "targets?", "target:", "status");
       }}
     >
       <CheckField name="acceptLoss" checked={acceptLoss} onValue={setAcceptLoss}>
-        Do without the writes that only {vdisk.node} has; they do not come back
+        {rich`Do without the writes that only ${vdisk.node} has; they do not come back`}
       </CheckField>
     </Confirm>
   );

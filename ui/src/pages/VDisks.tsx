@@ -19,6 +19,7 @@ import { TableTools } from "../parts/TableTools";
 import { copyFace, copyStates, Tag, VDiskTag, vdiskFace, vdiskStates } from "../parts/StateTag";
 import { CreateVDisk } from "./CreateVDisk";
 import { GroupSnapshot } from "./GroupSnapshot";
+import { msg, noun, rich } from "../text";
 
 const loadImages = () => import("./Images");
 const loadBulk = () => import("./BulkVDisks");
@@ -49,16 +50,16 @@ export function VDisksPage({ dialog }: { dialog?: "create" | "import" }) {
   const filtered = Boolean(filter.q || filter.vpool || filter.node || filter.state || filter.dtl);
   return (
     <Page
-      title="vDisks"
+      title={msg`vDisks`}
       state={list.data && <span class="muted">{shown(list.data.items.length, list.data.next)}</span>}
       actions={
         <>
-          <Button onClick={() => navigate("/trash")}>Trash</Button>
+          <Button onClick={() => navigate("/trash")}>{msg`Trash`}</Button>
           <Button needs="write" onClick={() => navigate("/vdisks/import")}>
-            Import image
+            {msg`Import image`}
           </Button>
           <Button kind="primary" needs="write" onClick={() => navigate("/vdisks/new")}>
-            Create vDisk
+            {msg`Create vDisk`}
           </Button>
         </>
       }
@@ -72,13 +73,13 @@ export function VDisksPage({ dialog }: { dialog?: "create" | "import" }) {
             </Lazy>
           </>
         )}
-        <TableTools table="vdisks" noun="vDisk" columns={all} read={(cursor, limit) => call("GET /vdisks", { query: { ...filter, cursor, limit } })} />
+        <TableTools table="vdisks" noun={noun`vDisk`} columns={all} read={(cursor, limit) => call("GET /vdisks", { query: { ...filter, cursor, limit } })} />
       </Filters>
       <Load query={list} lines={8}>
         {(page) =>
           page.items.length > 0 || filter.cursor ? (
             <DataTable
-              label="vDisks"
+              label={msg`vDisks`}
               table="vdisks"
               columns={all}
               rows={page.items}
@@ -105,94 +106,94 @@ export function VDisksPage({ dialog }: { dialog?: "create" | "import" }) {
 }
 
 function shown(n: number, next: string | null): string {
-  return next ? `${n} on this page` : plural(n, "vDisk");
+  return next ? msg`${n} on this page` : plural(n, noun`vDisk`);
 }
 
 const columns: Column<VDisk>[] = [
   {
     key: "name",
-    title: "Name",
+    title: msg`Name`,
     sort: "name",
     cell: (v) => <Link to={`/vdisks/${encodeURIComponent(v.name)}`}>{v.name}</Link>,
-    csv: { title: "Name", value: (v) => v.name },
+    csv: { title: msg`Name`, value: (v) => v.name },
   },
-  { key: "state", title: "State", sort: "state", cell: (v) => <VDiskTag state={v.state} reason={v.stateReason} />, csv: { title: "State", value: (v) => v.state } },
+  { key: "state", title: msg`State`, sort: "state", cell: (v) => <VDiskTag state={v.state} reason={v.stateReason} />, csv: { title: msg`State`, value: (v) => v.state } },
   {
     key: "vpool",
-    title: "vPool",
+    title: msg`vPool`,
     sort: "vpool",
     cell: (v) => <Link to={`/vpools/${encodeURIComponent(v.vpool)}`}>{v.vpool}</Link>,
-    csv: { title: "vPool", value: (v) => v.vpool },
+    csv: { title: msg`vPool`, value: (v) => v.vpool },
   },
   // Which node serves it, and whether another one has a copy of its journal: usual where there are several nodes.
-  { key: "node", title: "Node", optional: true, cell: (v) => <Link to={`/nodes/${encodeURIComponent(v.node)}`}>{v.node}</Link>, csv: { title: "Node", value: (v) => v.node } },
+  { key: "node", title: msg`Node`, optional: true, cell: (v) => <Link to={`/nodes/${encodeURIComponent(v.node)}`}>{v.node}</Link>, csv: { title: msg`Node`, value: (v) => v.node } },
   {
     key: "dtl",
-    title: "Journal copy",
+    title: msg`Journal copy`,
     optional: true,
     cell: (v) => <Tag {...copyFace(v.dtl.state)} title={v.dtl.reason} />,
-    csv: { title: "Journal copy", value: (v) => v.dtl.state },
+    csv: { title: msg`Journal copy`, value: (v) => v.dtl.state },
   },
-  { key: "size", title: "Size", sort: "size", right: true, cell: (v) => bytes(v.size), csv: { title: "Size (bytes)", value: (v) => v.size } },
+  { key: "size", title: msg`Size`, sort: "size", right: true, cell: (v) => bytes(v.size), csv: { title: msg`Size (bytes)`, value: (v) => v.size } },
   {
     key: "mapped",
-    title: "Written",
+    title: msg`Written`,
     sort: "mapped",
     cell: (v) => (
       <span class="cell-meter">
-        <Meter label={`${bytes(v.mapped)} of ${bytes(v.size)} written`} parts={[{ share: v.mapped / v.size }]} />
+        <Meter label={msg`${bytes(v.mapped)} of ${bytes(v.size)} written`} parts={[{ share: v.mapped / v.size }]} />
         <span class="num small">{bytes(v.mapped)}</span>
       </span>
     ),
-    csv: { title: "Written (bytes)", value: (v) => v.mapped },
+    csv: { title: msg`Written (bytes)`, value: (v) => v.mapped },
   },
-  { key: "stored", title: "Stored", sort: "stored", right: true, cell: (v) => bytes(v.stored), csv: { title: "Stored (bytes)", value: (v) => v.stored } },
+  { key: "stored", title: msg`Stored`, sort: "stored", right: true, cell: (v) => bytes(v.stored), csv: { title: msg`Stored (bytes)`, value: (v) => v.stored } },
   {
     key: "cached",
-    title: "In the read cache",
+    title: msg`In the read cache`,
     optional: true,
     right: true,
     cell: (v) => bytes(v.cached),
-    csv: { title: "In the read cache (bytes)", value: (v) => v.cached },
+    csv: { title: msg`In the read cache (bytes)`, value: (v) => v.cached },
   },
   {
     key: "journal",
-    title: "Journal",
+    title: msg`Journal`,
     optional: true,
     right: true,
     cell: (v) => percent(v.journal.used, v.journal.quota),
-    csv: { title: "Journal (bytes)", value: (v) => v.journal.used },
+    csv: { title: msg`Journal (bytes)`, value: (v) => v.journal.used },
   },
   {
     key: "readIops",
-    title: "Read IOPS",
+    title: msg`Read IOPS`,
     sort: "readIops",
     right: true,
     cell: (v) => count(performanceOf(v).readIops),
-    csv: { title: "Read IOPS", value: (v) => performanceOf(v).readIops },
+    csv: { title: msg`Read IOPS`, value: (v) => performanceOf(v).readIops },
   },
   {
     key: "writeIops",
-    title: "Write IOPS",
+    title: msg`Write IOPS`,
     sort: "writeIops",
     right: true,
     cell: (v) => count(performanceOf(v).writeIops),
-    csv: { title: "Write IOPS", value: (v) => performanceOf(v).writeIops },
+    csv: { title: msg`Write IOPS`, value: (v) => performanceOf(v).writeIops },
   },
   { key: "latency", title: "p99", sort: "latency", right: true, cell: (v) => latency(slowest(v)), csv: { title: "p99 (µs)", value: slowest } },
-  { key: "published", title: "Published", cell: (v) => <Publication vdisk={v} />, csv: { title: "Published", value: (v) => v.published?.iqn } },
-  { key: "sessions", title: "Sessions", right: true, cell: (v) => v.published?.sessions ?? "–", csv: { title: "Sessions", value: (v) => v.published?.sessions } },
-  { key: "labels", title: "Labels", wrap: true, cell: (v) => <Labels vdisk={v} />, csv: { title: "Labels", value: (v) => labelTexts(v).join("; ") } },
+  { key: "published", title: msg`Published`, cell: (v) => <Publication vdisk={v} />, csv: { title: msg`Published`, value: (v) => v.published?.iqn } },
+  { key: "sessions", title: msg`Sessions`, right: true, cell: (v) => v.published?.sessions ?? "–", csv: { title: msg`Sessions`, value: (v) => v.published?.sessions } },
+  { key: "labels", title: msg`Labels`, wrap: true, cell: (v) => <Labels vdisk={v} />, csv: { title: msg`Labels`, value: (v) => labelTexts(v).join("; ") } },
   {
     key: "commit",
-    title: "Last commit",
+    title: msg`Last commit`,
     optional: true,
     right: true,
     cell: (v) => <Age at={v.lastCommit} />,
-    csv: { title: "Last commit", value: (v) => v.lastCommit },
+    csv: { title: msg`Last commit`, value: (v) => v.lastCommit },
   },
-  { key: "created", title: "Created", sort: "created", right: true, cell: (v) => <Age at={v.created} />, csv: { title: "Created", value: (v) => v.created } },
-  { key: "id", title: "Id", optional: true, cell: (v) => <code>{v.id}</code>, csv: { title: "Id", value: (v) => v.id } },
+  { key: "created", title: msg`Created`, sort: "created", right: true, cell: (v) => <Age at={v.created} />, csv: { title: msg`Created`, value: (v) => v.created } },
+  { key: "id", title: msg`Id`, optional: true, cell: (v) => <code>{v.id}</code>, csv: { title: msg`Id`, value: (v) => v.id } },
 ];
 
 const clusterColumns = columns.map((c) => (c.key === "node" || c.key === "dtl" ? { ...c, optional: false } : c));
@@ -221,47 +222,47 @@ function Labels({ vdisk }: { vdisk: VDisk }) {
           {l}
         </span>
       ))}
-      {all.length > labelsMax && <span class="muted small">and {all.length - labelsMax}</span>}
+      {all.length > labelsMax && <span class="muted small">{rich`and ${all.length - labelsMax}`}</span>}
     </span>
   );
 }
 
 function Publication({ vdisk }: { vdisk: VDisk }) {
   if (!vdisk.published) {
-    return <Tag tone="idle" word="No" />;
+    return <Tag tone="idle" word={msg`No`} />;
   }
-  return <Tag tone="ok" word={`iSCSI LUN ${vdisk.published.lun}`} title={vdisk.published.iqn} />;
+  return <Tag tone="ok" word={msg`iSCSI LUN ${vdisk.published.lun}`} title={vdisk.published.iqn} />;
 }
 
 function Filters({ filter, nodes, children }: { filter: VDiskFilter; nodes: Member[]; children: ComponentChildren }) {
   const vpools = useVPoolChoices();
   return (
     <div class="toolbar" role="search">
-      <SearchBox label="Filter vDisks by name or label" />
+      <SearchBox label={msg`Filter vDisks by name or label`} />
       <select
-        aria-label="vPool"
+        aria-label={msg`vPool`}
         value={filter.vpool ?? ""}
         onChange={(event) => setQuery({ vpool: event.currentTarget.value, cursor: undefined }, { replace: true })}
       >
-        <option value="">All vPools</option>
+        <option value="">{msg`All vPools`}</option>
         {vpools.data?.items.map((p) => <option key={p.id}>{p.name}</option>)}
       </select>
       {nodes.length > 0 && (
         <select
-          aria-label="Node"
+          aria-label={msg`Node`}
           value={filter.node ?? ""}
           onChange={(event) => setQuery({ node: event.currentTarget.value, cursor: undefined }, { replace: true })}
         >
-          <option value="">All nodes</option>
+          <option value="">{msg`All nodes`}</option>
           {nodes.map((n) => <option key={n.id}>{n.name}</option>)}
         </select>
       )}
       <select
-        aria-label="State"
+        aria-label={msg`State`}
         value={filter.state ?? ""}
         onChange={(event) => setQuery({ state: event.currentTarget.value, cursor: undefined }, { replace: true })}
       >
-        <option value="">All states</option>
+        <option value="">{msg`All states`}</option>
         {vdiskStates.map((s) => (
           <option key={s} value={s}>
             {vdiskFace(s).word}
@@ -270,14 +271,14 @@ function Filters({ filter, nodes, children }: { filter: VDiskFilter; nodes: Memb
       </select>
       {(nodes.length > 0 || filter.dtl) && (
         <select
-          aria-label="Journal copy"
+          aria-label={msg`Journal copy`}
           value={filter.dtl ?? ""}
           onChange={(event) => setQuery({ dtl: event.currentTarget.value, cursor: undefined }, { replace: true })}
         >
-          <option value="">Any journal copy</option>
+          <option value="">{msg`Any journal copy`}</option>
           {copyStates.map((s) => (
             <option key={s} value={s}>
-              Copy: {copyFace(s).word.toLowerCase()}
+              {rich`Copy: ${copyFace(s).word.toLowerCase()}`}
             </option>
           ))}
         </select>
@@ -290,19 +291,19 @@ function Filters({ filter, nodes, children }: { filter: VDiskFilter; nodes: Memb
 function Nothing({ filtered }: { filtered: boolean }) {
   if (filtered) {
     return (
-      <Empty title="No vDisk matches" text="Nothing fits the filter. Take a part of it away to see more.">
-        <Button onClick={() => navigate("/vdisks")}>Clear the filter</Button>
+      <Empty title={msg`No vDisk matches`} text={msg`Nothing fits the filter. Take a part of it away to see more.`}>
+        <Button onClick={() => navigate("/vdisks")}>{msg`Clear the filter`}</Button>
       </Empty>
     );
   }
   return (
     <Empty
-      title="No vDisks yet"
-      text="A vDisk is a virtual disk kept on a vPool. Hosts reach it over iSCSI once it is published."
+      title={msg`No vDisks yet`}
+      text={msg`A vDisk is a virtual disk kept on a vPool. Hosts reach it over iSCSI once it is published.`}
       command="ovgate vdisk create NAME --vpool VPOOL --size 100GiB"
     >
       <Button kind="primary" needs="write" onClick={() => navigate("/vdisks/new")}>
-        Create vDisk
+        {msg`Create vDisk`}
       </Button>
     </Empty>
   );

@@ -22,6 +22,7 @@ import { Card, Facts, Page } from "../parts/Page";
 import { VPoolTag } from "../parts/StateTag";
 import { KeyDialog, SweepCard } from "./VPoolCare";
 import { changedSettings, settingsFields, settingsForm, VPoolSettingsFields } from "../parts/VPoolSettingsFields";
+import { msg, rich } from "../text";
 
 /** One vPool: where it keeps data, how full that is, its settings. */
 export function VPoolPage({ name }: { name: string }) {
@@ -35,7 +36,7 @@ export function VPoolPage({ name }: { name: string }) {
   return (
     <Page
       title={name}
-      crumbs={[{ to: "/vpools", text: "vPools" }]}
+      crumbs={[{ to: "/vpools", text: msg`vPools` }]}
       state={
         p && (
           <>
@@ -88,32 +89,32 @@ function Actions({ vpool }: { vpool: VPool }) {
         needs="write"
         onClick={() => navigate(`/vdisks/new?vpool=${encodeURIComponent(vpool.name)}`)}
       >
-        Create vDisk
+        {msg`Create vDisk`}
       </Button>
       <Button needs="manage" onClick={() => setOpen("edit")}>
-        Edit
+        {msg`Edit`}
       </Button>
-      <Button onClick={() => navigate(`/schedules?vpool=${encodeURIComponent(vpool.name)}`)}>Schedules</Button>
+      <Button onClick={() => navigate(`/schedules?vpool=${encodeURIComponent(vpool.name)}`)}>{msg`Schedules`}</Button>
       <Button
         kind="danger"
         needs="manage"
-        reason={vpool.vdisks > 0 ? "Delete or move its vDisks first" : undefined}
+        reason={vpool.vdisks > 0 ? msg`Delete or move its vDisks first` : undefined}
         onClick={() => setOpen("delete")}
       >
-        Delete
+        {msg`Delete`}
       </Button>
       {open === "edit" && <EditDialog vpool={vpool} onClose={close} />}
       {open === "delete" && (
         <Confirm
-          title={`Delete vPool ${vpool.name}`}
-          verb="Delete vPool"
+          title={msg`Delete vPool ${vpool.name}`}
+          verb={msg`Delete vPool`}
           danger
           typeName={vpool.name}
-          consequences={["It has no vDisks. Its directory is given up and can be used again."]}
+          consequences={[msg`It has no vDisks. Its directory is given up and can be used again.`]}
           onClose={close}
           act={async () => {
             await ending(vpoolKey(vpool.name), () => call("DELETE /vpools/{vpool}", { path: { vpool: vpool.id } }));
-            toast("ok", `vPool ${vpool.name} is deleted`);
+            toast("ok", msg`vPool ${vpool.name} is deleted`);
             reload("vpools?", "status");
             navigate("/vpools");
           }}
@@ -135,13 +136,13 @@ function EditDialog({ vpool, onClose }: { vpool: VPool; onClose: () => void }) {
         settings: changedSettings(settings, vpool.settings),
       },
     });
-    toast("ok", `vPool ${changed.name} saved`);
+    toast("ok", msg`vPool ${changed.name} saved`);
     reload("vpool:", "vpools?", "vdisks?");
     onClose();
     navigate(`/vpools/${encodeURIComponent(changed.name)}`, { replace: true });
   };
   return (
-    <Dialog title={`Edit vPool ${vpool.name}`} onClose={onClose}>
+    <Dialog title={msg`Edit vPool ${vpool.name}`} onClose={onClose}>
       <form
         class="stack-wide"
         noValidate
@@ -150,13 +151,13 @@ function EditDialog({ vpool, onClose }: { vpool: VPool; onClose: () => void }) {
           void submit.run(save);
         }}
       >
-        <TextField label="Name" name="name" value={name} onValue={setName} error={submit.at("name")} />
+        <TextField label={msg`Name`} name="name" value={name} onValue={setName} error={submit.at("name")} />
         <VPoolSettingsFields form={settings} onForm={setSettings} submit={submit} />
         <FormError submit={submit} fields={["name", ...settingsFields]} />
         <div class="dialog-foot">
-          <Button onClick={onClose}>Cancel</Button>
+          <Button onClick={onClose}>{msg`Cancel`}</Button>
           <Button type="submit" kind="primary" busy={submit.busy}>
-            Save
+            {msg`Save`}
           </Button>
         </div>
       </form>
@@ -167,16 +168,15 @@ function EditDialog({ vpool, onClose }: { vpool: VPool; onClose: () => void }) {
 function CapacityCard({ vpool: p }: { vpool: VPool }) {
   const used = p.total - p.free;
   return (
-    <Card title="Capacity" aside={<Seen at={p.observedAt} />}>
+    <Card title={msg`Capacity`} aside={<Seen at={p.observedAt} />}>
       <div class="stack-wide">
         {p.total > 0 && (
           <div class="stack">
             <div class="row">
-              <b>Disk</b> <span class="spacer" />
-              {bytes(used)} of {bytes(p.total)} used ({percent(used, p.total)})
+              {rich`${<b>{msg`Disk`}</b>} ${<span class="spacer" />}${bytes(used)} of ${bytes(p.total)} used (${percent(used, p.total)})`}
             </div>
             <Meter
-              label={`Disk ${percent(used, p.total)} full, ${percent(p.stored, p.total)} by this vPool`}
+              label={msg`Disk ${percent(used, p.total)} full, ${percent(p.stored, p.total)} by this vPool`}
               parts={[
                 { share: p.stored / p.total, class: fillTone(used / p.total) },
                 { share: (used - p.stored) / p.total, class: "second" },
@@ -186,10 +186,10 @@ function CapacityCard({ vpool: p }: { vpool: VPool }) {
         )}
         <Facts
           rows={[
-            ["Stored", bytes(p.stored)],
-            ["Written", bytes(p.mapped)],
-            ["Provisioned", bytes(p.provisioned)],
-            ["vDisks", <Link key="vdisks" to={`/vdisks?vpool=${encodeURIComponent(p.name)}`}>{p.vdisks}</Link>],
+            [msg`Stored`, bytes(p.stored)],
+            [msg`Written`, bytes(p.mapped)],
+            [msg`Provisioned`, bytes(p.provisioned)],
+            [msg`vDisks`, <Link key="vdisks" to={`/vdisks?vpool=${encodeURIComponent(p.name)}`}>{p.vdisks}</Link>],
           ]}
         />
       </div>
@@ -197,16 +197,16 @@ function CapacityCard({ vpool: p }: { vpool: VPool }) {
   );
 }
 
-const placeWords = { alba: "Namespaces", local: "Directory", s3: "Prefix", swift: "Prefix" };
+const placeWords = { alba: msg`Namespaces`, local: msg`Directory`, s3: msg`Prefix`, swift: msg`Prefix` };
 
 function backendWords(b: VPool["backend"]): string {
   switch (b.kind) {
     case "alba":
-      return "Object store of the node";
+      return msg`Object store of the node`;
     case "local":
-      return "Local directory";
+      return msg`Local directory`;
     default:
-      return `${b.store} (${b.kind === "s3" ? "S3" : "Swift"})`;
+      return `${b.store} (${b.kind === "s3" ? "S3" : msg`Swift`})`;
   }
 }
 
@@ -215,9 +215,9 @@ function Encrypted({ vpool, id }: { vpool: VPool; id: string }) {
   const [open, setOpen] = useState(false);
   return (
     <span class="row">
-      With key <code>{id}</code>
+      {rich`With key ${<code>{id}</code>}`}
       <Button small needs="manage" onClick={() => setOpen(true)}>
-        Keep the key
+        {msg`Keep the key`}
       </Button>
       {open && <KeyDialog vpool={vpool} onClose={() => setOpen(false)} />}
     </span>
@@ -227,31 +227,31 @@ function Encrypted({ vpool, id }: { vpool: VPool; id: string }) {
 function SettingsCard({ vpool: p }: { vpool: VPool }) {
   const s = p.settings;
   return (
-    <Card title="Backend and settings" class="span-6">
+    <Card title={msg`Backend and settings`} class="span-6">
       <Facts
         rows={[
-          ["Backend", backendWords(p.backend)],
+          [msg`Backend`, backendWords(p.backend)],
           [placeWords[p.backend.kind], <code key="path">{p.backend.path}</code>],
-          ["Encryption", p.keyId ? <Encrypted key="key" vpool={p} id={p.keyId} /> : "None by this vPool"],
-          ...(p.backend.kind === "alba" ? ([["Preset", p.backend.preset || "The default one"]] as [string, string][]) : []),
+          [msg`Encryption`, p.keyId ? <Encrypted key="key" vpool={p} id={p.keyId} /> : msg`None by this vPool`],
+          ...(p.backend.kind === "alba" ? ([[msg`Preset`, p.backend.preset || msg`The default one`]] as [string, string][]) : []),
           ...p.requests
             .filter((r) => r.requests > 0)
             .map((r): [string, string] => [
-              `Requests: ${r.kind}`,
-              [count(r.requests), r.bytes > 0 ? bytes(r.bytes) : "", r.failed > 0 ? `${count(r.failed)} failed` : ""].filter(Boolean).join(", "),
+              msg`Requests: ${r.kind}`,
+              [count(r.requests), r.bytes > 0 ? bytes(r.bytes) : "", r.failed > 0 ? msg`${count(r.failed)} failed` : ""].filter(Boolean).join(", "),
             ]),
-          ["Cluster size", bytes(s.clusterSize)],
-          ["SCO size", bytes(s.scoSize)],
-          ["Journal quota", `${bytes(s.journalQuota)} per vDisk`],
-          ["Commit interval", interval(s.commitIntervalMs)],
-          ["Stall timeout", interval(s.stallTimeoutMs)],
-          ["History", s.historyMs ? interval(s.historyMs) : "None kept by scrubs"],
-          ["Verified", s.verifyIntervalMs ? `Each vDisk every ${interval(s.verifyIntervalMs)}` : "When it is asked for"],
-          ["Deleted vDisks", s.trashMs ? `Kept for ${interval(s.trashMs)}` : "Gone at once"],
-          ["Over-subscription", s.oversubscriptionPercent ? `Up to ${s.oversubscriptionPercent} % of the disk` : "No bound"],
-          ["After a lost tail", s.lostTail === "offline" ? "Offline until accepted" : "Serve without the lost writes"],
-          ["Created", <Age key="created" at={p.created} />],
-          ["Id", <code key="id">{p.id}</code>],
+          [msg`Cluster size`, bytes(s.clusterSize)],
+          [msg`SCO size`, bytes(s.scoSize)],
+          [msg`Journal quota`, msg`${bytes(s.journalQuota)} per vDisk`],
+          [msg`Commit interval`, interval(s.commitIntervalMs)],
+          [msg`Stall timeout`, interval(s.stallTimeoutMs)],
+          [msg`History`, s.historyMs ? interval(s.historyMs) : msg`None kept by scrubs`],
+          [msg`Verified`, s.verifyIntervalMs ? msg`Each vDisk every ${interval(s.verifyIntervalMs)}` : msg`When it is asked for`],
+          [msg`Deleted vDisks`, s.trashMs ? msg`Kept for ${interval(s.trashMs)}` : msg`Gone at once`],
+          [msg`Over-subscription`, s.oversubscriptionPercent ? msg`Up to ${s.oversubscriptionPercent} % of the disk` : msg`No bound`],
+          [msg`After a lost tail`, s.lostTail === "offline" ? msg`Offline until accepted` : msg`Serve without the lost writes`],
+          [msg`Created`, <Age key="created" at={p.created} />],
+          [msg`Id`, <code key="id">{p.id}</code>],
         ]}
       />
     </Card>

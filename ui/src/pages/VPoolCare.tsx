@@ -15,6 +15,7 @@ import { Load } from "../parts/Load";
 import { ErrorPanel, Notice } from "../parts/Notice";
 import { Card, Facts } from "../parts/Page";
 import { jobFace, Tag } from "../parts/StateTag";
+import { msg, noun, rich } from "../text";
 
 /** Objects of a vPool that nothing reaches: looks for them, deletes them, and tells of the newest sweep. */
 export function SweepCard({ vpool }: { vpool: VPool }) {
@@ -30,29 +31,29 @@ export function SweepCard({ vpool }: { vpool: VPool }) {
     setBegun(true);
     reload("sweep:" + vpool.id, "jobs?");
   };
-  const busy = job?.state === "running" ? "One is under way" : undefined;
+  const busy = job?.state === "running" ? msg`One is under way` : undefined;
   return (
-    <Card title="Garbage" aside={job && <Tag {...jobFace(job.state)} />}>
+    <Card title={msg`Garbage`} aside={job && <Tag {...jobFace(job.state)} />}>
       <div class="stack">
-        <p class="muted">Crashes leave objects behind that nothing reaches. A sweep finds and deletes them; what it cannot explain ends it before it deletes.</p>
-        {job || begun ? <NewestSweep vpool={vpool} /> : <Load query={jobs}>{() => <p>This node made none since it started.</p>}</Load>}
+        <p class="muted">{msg`Crashes leave objects behind that nothing reaches. A sweep finds and deletes them; what it cannot explain ends it before it deletes.`}</p>
+        {job || begun ? <NewestSweep vpool={vpool} /> : <Load query={jobs}>{() => <p>{msg`This node made none since it started.`}</p>}</Load>}
         {submit.error && <ErrorPanel error={submit.error} />}
         <div class="row">
           <Button small needs="manage" busy={submit.busy} reason={busy} onClick={() => void submit.run(() => start(true))}>
-            Look for garbage
+            {msg`Look for garbage`}
           </Button>
           <Button small needs="manage" reason={busy} onClick={() => setAsk(true)}>
-            Sweep
+            {msg`Sweep`}
           </Button>
         </div>
       </div>
       {ask && (
         <Confirm
-          title={`Sweep vPool ${vpool.name}`}
-          verb="Sweep"
+          title={msg`Sweep vPool ${vpool.name}`}
+          verb={msg`Sweep`}
           consequences={[
-            "Objects that no vDisk, snapshot or moment of a history reaches are deleted from its backend.",
-            "vDisks that this node does not know are left alone. Hosts notice nothing.",
+            msg`Objects that no vDisk, snapshot or moment of a history reaches are deleted from its backend.`,
+            msg`vDisks that this node does not know are left alone. Hosts notice nothing.`,
           ]}
           onClose={() => setAsk(false)}
           act={() => start(false)}
@@ -73,7 +74,7 @@ const namesMax = 5;
 /** Names in one line, however many there are. */
 function names(all: string[]): string {
   const rest = all.length - namesMax;
-  return all.slice(0, namesMax).join(", ") + (rest > 0 ? ` and ${rest} more` : "");
+  return all.slice(0, namesMax).join(", ") + (rest > 0 ? msg` and ${rest} more` : "");
 }
 
 function SweepResult({ sweep: s }: { sweep: Sweep }) {
@@ -86,18 +87,18 @@ function SweepResult({ sweep: s }: { sweep: Sweep }) {
       )}
       {s.quarantined.length > 0 && (
         <Notice tone="warn">
-          <b>{plural(s.quarantined.length, "vDisk")} that the node does not know, left alone</b>
+          <b>{rich`${plural(s.quarantined.length, noun`vDisk`)} that the node does not know, left alone`}</b>
           <code>{names(s.quarantined)}</code>
         </Notice>
       )}
       <Facts
         rows={[
-          ["Begun", <Age key="begun" at={s.started} />],
-          ["Ended", s.ended ? <Age key="ended" at={s.ended} /> : "it runs"],
-          ["Looked at", `${plural(s.objects, "object")} of ${plural(s.vdisks, "vDisk")}`],
-          ["Garbage", `${plural(s.garbage, "object")}, ${bytes(s.garbageBytes)}`],
-          ["Deleted", s.dryRun ? "nothing: it only looked" : plural(s.deleted, "object")],
-          ...(s.skipped.length > 0 ? ([["Left out", `${names(s.skipped)}: changed meanwhile`]] as [string, string][]) : []),
+          [msg`Begun`, <Age key="begun" at={s.started} />],
+          [msg`Ended`, s.ended ? <Age key="ended" at={s.ended} /> : msg`it runs`],
+          [msg`Looked at`, msg`${plural(s.objects, noun`object`)} of ${plural(s.vdisks, noun`vDisk`)}`],
+          [msg`Garbage`, `${plural(s.garbage, noun`object`)}, ${bytes(s.garbageBytes)}`],
+          [msg`Deleted`, s.dryRun ? msg`nothing: it only looked` : plural(s.deleted, noun`object`)],
+          ...(s.skipped.length > 0 ? ([[msg`Left out`, msg`${names(s.skipped)}: changed meanwhile`]] as [string, string][]) : []),
         ]}
       />
       {s.dryRun && <Doomed objects={s.doomed} more={s.more} />}
@@ -111,16 +112,16 @@ export function KeyDialog({ vpool, onClose }: { vpool: VPool; onClose: () => voi
   const [key, setKey] = useState<VPoolKey | undefined>(undefined);
   const ask = async () => setKey(await call("GET /vpools/{vpool}/key", { path: { vpool: vpool.id } }));
   return (
-    <Dialog title={`Key of vPool ${vpool.name}`} onClose={onClose}>
+    <Dialog title={msg`Key of vPool ${vpool.name}`} onClose={onClose}>
       <div class="stack-wide">
-        <p>The node loses it with its data directory, and without it nobody reads what is on the backend. Keep it apart from both: who has the key and the objects has the data.</p>
-        {key && <CopyBlock label={`Key ${key.id}`} name="vpoolKey" text={key.key} />}
+        <p>{msg`The node loses it with its data directory, and without it nobody reads what is on the backend. Keep it apart from both: who has the key and the objects has the data.`}</p>
+        {key && <CopyBlock label={msg`Key ${key.id}`} name="vpoolKey" text={key.key} />}
         {submit.error && <ErrorPanel error={submit.error} />}
         <div class="dialog-foot">
-          <Button onClick={onClose}>{key ? "Done" : "Cancel"}</Button>
+          <Button onClick={onClose}>{key ? msg`Done` : msg`Cancel`}</Button>
           {!key && (
             <Button kind="primary" needs="manage" busy={submit.busy} onClick={() => void submit.run(ask)}>
-              Show the key
+              {msg`Show the key`}
             </Button>
           )}
         </div>

@@ -28,6 +28,7 @@ import { PluginDialog } from "./CenterPlugin";
 import { CreateDatastore, ImportDatastore, Plan } from "./CreateDatastore";
 import { PresenceTag } from "./PresenceTag";
 import { GiveRDM, RDMCard } from "./RDM";
+import { msg, noun, rich } from "../text";
 
 /** vCenters, their hosts, and the datastores that are made of vDisks. */
 export function VSpherePage({ dialog }: { dialog?: "center" | "datastore" | "import" | "rdm" }) {
@@ -38,17 +39,17 @@ export function VSpherePage({ dialog }: { dialog?: "center" | "datastore" | "imp
   const none = centers.data?.items.length === 0;
   return (
     <Page
-      title="vSphere"
+      title={msg`vSphere`}
       actions={
         <>
           <Button needs="manage" onClick={() => navigate("/vsphere/new")}>
-            Add vCenter
+            {msg`Add vCenter`}
           </Button>
-          <Button needs="manage" reason={none ? "Add a vCenter first" : undefined} onClick={() => navigate("/vsphere/import")}>
-            Import datastore
+          <Button needs="manage" reason={none ? msg`Add a vCenter first` : undefined} onClick={() => navigate("/vsphere/import")}>
+            {msg`Import datastore`}
           </Button>
-          <Button kind="primary" needs="manage" reason={none ? "Add a vCenter first" : undefined} onClick={() => navigate("/vsphere/datastores/new")}>
-            Create datastore
+          <Button kind="primary" needs="manage" reason={none ? msg`Add a vCenter first` : undefined} onClick={() => navigate("/vsphere/datastores/new")}>
+            {msg`Create datastore`}
           </Button>
         </>
       }
@@ -57,34 +58,34 @@ export function VSpherePage({ dialog }: { dialog?: "center" | "datastore" | "imp
         {(list) =>
           list.items.length === 0 ? (
             <Empty
-              title="No vCenters yet"
-              text="Tell ovgate of a vCenter, or of an ESXi host alone, and it makes VMFS datastores on its hosts: vDisk, target, paths and volume."
+              title={msg`No vCenters yet`}
+              text={msg`Tell ovgate of a vCenter, or of an ESXi host alone, and it makes VMFS datastores on its hosts: vDisk, target, paths and volume.`}
               command="ovgate vsphere center add NAME --address URL --user USER --secret-stdin"
             >
               <Button kind="primary" needs="manage" onClick={() => navigate("/vsphere/new")}>
-                Add vCenter
+                {msg`Add vCenter`}
               </Button>
             </Empty>
           ) : (
             <div class="stack-wide">
-              <Card title="vCenters">
-                <DataTable label="vCenters" columns={centerColumns} rows={list.items} rowKey={(c) => c.id} />
+              <Card title={msg`vCenters`}>
+                <DataTable label={msg`vCenters`} columns={centerColumns} rows={list.items} rowKey={(c) => c.id} />
               </Card>
-              <Card title="Datastores">
+              <Card title={msg`Datastores`}>
                 <div class="toolbar" role="search">
-                  <SearchBox label="Filter datastores by name" />
-                  <TableTools table="vsphere.datastores" noun="datastore" columns={columns} read={(cursor, limit) => call("GET /vsphere/datastores", { query: { ...filter, cursor, limit } })} />
+                  <SearchBox label={msg`Filter datastores by name`} />
+                  <TableTools table="vsphere.datastores" noun={noun`datastore`} columns={columns} read={(cursor, limit) => call("GET /vsphere/datastores", { query: { ...filter, cursor, limit } })} />
                 </div>
                 <Load query={datastores}>
                   {(page) =>
                     page.items.length === 0 && !filter.cursor ? (
                       <Empty
-                        title={filter.q ? "No datastore matches" : "No datastores yet"}
-                        text="A datastore is a VMFS volume on a vDisk that every host of a cluster reaches."
+                        title={filter.q ? msg`No datastore matches` : msg`No datastores yet`}
+                        text={msg`A datastore is a VMFS volume on a vDisk that every host of a cluster reaches.`}
                         command="ovgate vsphere datastore create NAME --center CENTER --cluster CLUSTER --vpool VPOOL --size 1TiB"
                       />
                     ) : (
-                      <DataTable label="Datastores" table="vsphere.datastores" columns={columns} rows={page.items} rowKey={(d) => d.id} next={page.next} />
+                      <DataTable label={msg`Datastores`} table="vsphere.datastores" columns={columns} rows={page.items} rowKey={(d) => d.id} next={page.next} />
                     )
                   }
                 </Load>
@@ -105,19 +106,19 @@ function MakeAt({ dialog, ...props }: { dialog: "datastore" | "import" | "rdm"; 
 }
 
 const centerColumns: Column<Center>[] = [
-  { key: "name", title: "Name", cell: (c) => c.name },
+  { key: "name", title: msg`Name`, cell: (c) => c.name },
   {
     key: "state",
-    title: "State",
+    title: msg`State`,
     cell: (c) =>
-      c.warnings.length > 0 ? <Tag tone="warn" word={plural(c.warnings.length, "warning")} title={c.warnings.join(". ")} /> : <Tag tone="ok" word="Works" />,
+      c.warnings.length > 0 ? <Tag tone="warn" word={plural(c.warnings.length, noun`warning`)} title={c.warnings.join(". ")} /> : <Tag tone="ok" word={msg`Works`} />,
   },
-  { key: "url", title: "Address", wrap: true, cell: (c) => <span class="mono">{c.options.url}</span> },
-  { key: "version", title: "Version", cell: (c) => c.version },
-  { key: "hosts", title: "Hosts", right: true, cell: (c) => c.hosts },
-  { key: "datastores", title: "Datastores", right: true, cell: (c) => c.datastores },
-  { key: "tested", title: "Tested", right: true, cell: (c) => <Age at={c.testedAt} /> },
-  { key: "actions", title: "Actions", right: true, cell: (c) => <CenterActions center={c} /> },
+  { key: "url", title: msg`Address`, wrap: true, cell: (c) => <span class="mono">{c.options.url}</span> },
+  { key: "version", title: msg`Version`, cell: (c) => c.version },
+  { key: "hosts", title: msg`Hosts`, right: true, cell: (c) => c.hosts },
+  { key: "datastores", title: msg`Datastores`, right: true, cell: (c) => c.datastores },
+  { key: "tested", title: msg`Tested`, right: true, cell: (c) => <Age at={c.testedAt} /> },
+  { key: "actions", title: msg`Actions`, right: true, cell: (c) => <CenterActions center={c} /> },
 ];
 
 function CenterActions({ center: c }: { center: Center }) {
@@ -125,27 +126,27 @@ function CenterActions({ center: c }: { center: Center }) {
   const close = () => setOpen(undefined);
   return (
     <>
-      <Button small label={`Hosts of ${c.name}`} onClick={() => setOpen("hosts")}>
-        Hosts
+      <Button small label={msg`Hosts of ${c.name}`} onClick={() => setOpen("hosts")}>
+        {msg`Hosts`}
       </Button>{" "}
-      <Button small label={`Plug-in at ${c.name}`} onClick={() => setOpen("plugin")}>
-        Plug-in
+      <Button small label={msg`Plug-in at ${c.name}`} onClick={() => setOpen("plugin")}>
+        {msg`Plug-in`}
       </Button>{" "}
-      <Button small needs="manage" label={`Test ${c.name}`} onClick={() => setOpen("test")}>
-        Test
+      <Button small needs="manage" label={msg`Test ${c.name}`} onClick={() => setOpen("test")}>
+        {msg`Test`}
       </Button>{" "}
-      <Button small needs="manage" label={`Change ${c.name}`} onClick={() => setOpen("change")}>
-        Change
+      <Button small needs="manage" label={msg`Change ${c.name}`} onClick={() => setOpen("change")}>
+        {msg`Change`}
       </Button>{" "}
       <Button
         small
         kind="danger"
         needs="manage"
-        label={`Forget ${c.name}`}
-        reason={c.datastores > 0 ? "It has datastores of ovgate: remove them first" : undefined}
+        label={msg`Forget ${c.name}`}
+        reason={c.datastores > 0 ? msg`It has datastores of ovgate: remove them first` : undefined}
         onClick={() => setOpen("forget")}
       >
-        Forget
+        {msg`Forget`}
       </Button>
       {open === "hosts" && <HostsDialog center={c} onClose={close} />}
       {open === "plugin" && <PluginDialog center={c} onClose={close} />}
@@ -154,7 +155,7 @@ function CenterActions({ center: c }: { center: Center }) {
       {open === "forget" && (
         <ForgetDialog
           name={c.name}
-          what="vCenter"
+          what={msg`vCenter`}
           onClose={close}
           forget={async () => {
             await call("DELETE /vsphere/centers/{center}", { path: { center: c.id } });
@@ -176,10 +177,10 @@ function TestDialog({ center, onClose }: { center: Center; onClose: () => void }
     <RemoteTest
       name={center.name}
       facts={[
-        ["User", center.options.user],
-        ["Trusted certificate, SHA-256", <code key="thumbprint">{center.options.thumbprint}</code>],
-        ["Told events of datastores", center.options.events ? "Yes" : "No"],
-        ["Mutual CHAP", center.options.mutualChap ? "Yes" : "No"],
+        [msg`User`, center.options.user],
+        [msg`Trusted certificate, SHA-256`, <code key="thumbprint">{center.options.thumbprint}</code>],
+        [msg`Told events of datastores`, center.options.events ? msg`Yes` : msg`No`],
+        [msg`Mutual CHAP`, center.options.mutualChap ? msg`Yes` : msg`No`],
       ]}
       warnings={center.warnings}
       test={test}
@@ -199,33 +200,33 @@ function HostsDialog({ center, onClose }: { center: Center; onClose: () => void 
       setPlan({ cluster, name, actions: done.actions });
     } else {
       setPlan(undefined);
-      toast("ok", `Hosts of ${name} are prepared`);
+      toast("ok", msg`Hosts of ${name} are prepared`);
     }
   };
   return (
-    <Dialog title={`Hosts of ${center.name}`} onClose={onClose}>
+    <Dialog title={msg`Hosts of ${center.name}`} onClose={onClose}>
       <Load query={hosts}>
         {(list) => (
           <>
             <DataTable
-              label="Hosts"
+              label={msg`Hosts`}
               rows={list.items}
               rowKey={(h) => h.id}
               columns={[
-                { key: "name", title: "Host", wrap: true, cell: (h) => h.name },
-                { key: "cluster", title: "Cluster", cell: (h) => h.cluster },
+                { key: "name", title: msg`Host`, wrap: true, cell: (h) => h.name },
+                { key: "cluster", title: msg`Cluster`, cell: (h) => h.cluster },
                 {
                   key: "state",
-                  title: "State",
-                  cell: (h) => <Tag tone={h.state !== "connected" ? "bad" : h.maintenance ? "warn" : "ok"} word={h.maintenance ? "In maintenance" : h.state} />,
+                  title: msg`State`,
+                  cell: (h) => <Tag tone={h.state !== "connected" ? "bad" : h.maintenance ? "warn" : "ok"} word={h.maintenance ? msg`In maintenance` : h.state} />,
                 },
-                { key: "version", title: "Version", cell: (h) => h.version },
+                { key: "version", title: msg`Version`, cell: (h) => h.version },
               ]}
             />
             <div class="row">
               {[...new Map(list.items.map((h) => [h.clusterId, h.cluster]))].map(([id, name]) => (
                 <Button key={id} small needs="manage" busy={submit.busy} onClick={() => void submit.run(() => prepare(id, name, true))}>
-                  Prepare {name}
+                  {rich`Prepare ${name}`}
                 </Button>
               ))}
             </div>
@@ -237,7 +238,7 @@ function HostsDialog({ center, onClose }: { center: Center; onClose: () => void 
           <Plan actions={plan.actions} />
           <div class="dialog-foot">
             <Button kind="primary" needs="manage" busy={submit.busy} onClick={() => void submit.run(() => prepare(plan.cluster, plan.name, false))}>
-              Do this on {plan.name}
+              {rich`Do this on ${plan.name}`}
             </Button>
           </div>
         </>
@@ -248,54 +249,54 @@ function HostsDialog({ center, onClose }: { center: Center; onClose: () => void 
 }
 
 const columns: Column<Datastore>[] = [
-  { key: "name", csv: (d) => d.name, title: "Name", cell: (d) => d.name },
+  { key: "name", csv: (d) => d.name, title: msg`Name`, cell: (d) => d.name },
   {
     key: "state",
     csv: (d) => d.warnings.join("; "),
-    title: "State",
+    title: msg`State`,
     cell: (d) => (
       <>
         <PresenceTag of={d} />
-        {d.warnings.length > 0 && <Tag tone="warn" word={plural(d.warnings.length, "warning")} title={d.warnings.join(". ")} />}
+        {d.warnings.length > 0 && <Tag tone="warn" word={plural(d.warnings.length, noun`warning`)} title={d.warnings.join(". ")} />}
       </>
     ),
   },
-  { key: "center", csv: (d) => `${d.center}, ${d.cluster}`, title: "vCenter", cell: (d) => `${d.center}, ${d.cluster}` },
-  { key: "vpool", csv: (d) => d.vpool, title: "vPool", cell: (d) => <Link to={`/vpools/${encodeURIComponent(d.vpool)}`}>{d.vpool}</Link> },
-  { key: "vdisk", csv: (d) => d.vdisk, title: "vDisk", cell: (d) => (d.vdisk ? <Link to={`/vdisks/${encodeURIComponent(d.vdisk)}`}>Show</Link> : "–") },
-  { key: "size", csv: { title: "Size (bytes)", value: (d) => d.size }, title: "Size", right: true, cell: (d) => bytes(d.size) },
-  { key: "created", csv: (d) => d.created, title: "Made", right: true, cell: (d) => <Age at={d.created} /> },
-  { key: "actions", title: "Actions", right: true, cell: (d) => <DatastoreActions datastore={d} /> },
+  { key: "center", csv: (d) => `${d.center}, ${d.cluster}`, title: msg`vCenter`, cell: (d) => `${d.center}, ${d.cluster}` },
+  { key: "vpool", csv: (d) => d.vpool, title: msg`vPool`, cell: (d) => <Link to={`/vpools/${encodeURIComponent(d.vpool)}`}>{d.vpool}</Link> },
+  { key: "vdisk", csv: (d) => d.vdisk, title: msg`vDisk`, cell: (d) => (d.vdisk ? <Link to={`/vdisks/${encodeURIComponent(d.vdisk)}`}>{msg`Show`}</Link> : "–") },
+  { key: "size", csv: { title: msg`Size (bytes)`, value: (d) => d.size }, title: msg`Size`, right: true, cell: (d) => bytes(d.size) },
+  { key: "created", csv: (d) => d.created, title: msg`Made`, right: true, cell: (d) => <Age at={d.created} /> },
+  { key: "actions", title: msg`Actions`, right: true, cell: (d) => <DatastoreActions datastore={d} /> },
 ];
 
 function DatastoreActions({ datastore: d }: { datastore: Datastore }) {
   const [open, setOpen] = useState<"live" | "snapshot" | "expand" | "rename" | "remove" | undefined>(undefined);
   const close = () => setOpen(undefined);
   const submit = useSubmit();
-  const busy = d.job ? `It is busy: ${d.job.kind}` : undefined;
+  const busy = d.job ? msg`It is busy: ${d.job.kind}` : undefined;
   const attach = async () => {
     await call("POST /vsphere/datastores/{datastore}/attach", { path: { datastore: d.id } });
     reload("datastores?");
   };
   return (
     <>
-      <Button small label={`Live state of ${d.name}`} onClick={() => setOpen("live")}>
-        Live
+      <Button small label={msg`Live state of ${d.name}`} onClick={() => setOpen("live")}>
+        {msg`Live`}
       </Button>{" "}
-      <Button small needs="manage" label={`Snapshot of ${d.name}`} reason={busy} onClick={() => setOpen("snapshot")}>
-        Snapshot
+      <Button small needs="manage" label={msg`Snapshot of ${d.name}`} reason={busy} onClick={() => setOpen("snapshot")}>
+        {msg`Snapshot`}
       </Button>{" "}
-      <Button small needs="manage" label={`Attach ${d.name}`} reason={busy} busy={submit.busy} onClick={() => void submit.run(attach)}>
-        Attach
+      <Button small needs="manage" label={msg`Attach ${d.name}`} reason={busy} busy={submit.busy} onClick={() => void submit.run(attach)}>
+        {msg`Attach`}
       </Button>{" "}
-      <Button small needs="manage" label={`Expand ${d.name}`} reason={busy} onClick={() => setOpen("expand")}>
-        Expand
+      <Button small needs="manage" label={msg`Expand ${d.name}`} reason={busy} onClick={() => setOpen("expand")}>
+        {msg`Expand`}
       </Button>{" "}
-      <Button small needs="manage" label={`Rename ${d.name}`} reason={busy} onClick={() => setOpen("rename")}>
-        Rename
+      <Button small needs="manage" label={msg`Rename ${d.name}`} reason={busy} onClick={() => setOpen("rename")}>
+        {msg`Rename`}
       </Button>{" "}
-      <Button small kind="danger" needs="manage" label={`Remove ${d.name}`} onClick={() => setOpen("remove")}>
-        Remove
+      <Button small kind="danger" needs="manage" label={msg`Remove ${d.name}`} onClick={() => setOpen("remove")}>
+        {msg`Remove`}
       </Button>
       {submit.error && <ErrorPanel error={submit.error} />}
       {open === "live" && <LiveDialog datastore={d} onClose={close} />}
@@ -304,18 +305,18 @@ function DatastoreActions({ datastore: d }: { datastore: Datastore }) {
       {open === "rename" && <RenameDialog datastore={d} onClose={close} />}
       {open === "remove" && (
         <Confirm
-          title={`Remove ${d.name}`}
-          verb="Remove datastore"
+          title={msg`Remove ${d.name}`}
+          verb={msg`Remove datastore`}
           danger
           typeName={d.name}
           consequences={[
-            "It is refused while virtual machines are on it.",
-            "It is destroyed, detached on every host, and its vDisk deleted, in that order and in the background.",
+            msg`It is refused while virtual machines are on it.`,
+            msg`It is destroyed, detached on every host, and its vDisk deleted, in that order and in the background.`,
           ]}
           onClose={close}
           act={async () => {
             await ending("datastore:" + d.id, () => call("DELETE /vsphere/datastores/{datastore}", { path: { datastore: d.id } }));
-            toast("ok", `${d.name} is being removed`);
+            toast("ok", msg`${d.name} is being removed`);
             reload("datastores?", "centers?");
           }}
         />
@@ -334,34 +335,34 @@ function VMs({ datastore: d }: { datastore: Datastore }) {
             .filter((s) => s.problem)
             .map((s) => (
               <Notice key={s.center} tone="warn">
-                <b>{s.center} tells of no changes of virtual machines.</b> <span>{s.problem}</span>
+                <b>{rich`${s.center} tells of no changes of virtual machines.`}</b> <span>{s.problem}</span>
                 {s.seenAt && (
                   <span>
-                    Seen <Age at={s.seenAt} />
+                    {rich`Seen ${<Age at={s.seenAt} />}`}
                   </span>
                 )}
               </Notice>
             ))}
           {list.items.length > 0 && (
             <DataTable
-              label="Virtual machines"
+              label={msg`Virtual machines`}
               rows={list.items}
               rowKey={(v) => v.id}
               columns={[
-                { key: "name", title: "Virtual machine", wrap: true, cell: (v) => v.name },
-                { key: "power", title: "State", cell: (v) => <Tag tone={v.power === "poweredOn" ? "ok" : "idle"} word={v.template ? "Template" : powers[v.power] ?? v.power} /> },
-                { key: "host", title: "Runs on", wrap: true, cell: (v) => v.host || "–" },
+                { key: "name", title: msg`Virtual machine`, wrap: true, cell: (v) => v.name },
+                { key: "power", title: msg`State`, cell: (v) => <Tag tone={v.power === "poweredOn" ? "ok" : "idle"} word={v.template ? msg`Template` : powers[v.power] ?? v.power} /> },
+                { key: "host", title: msg`Runs on`, wrap: true, cell: (v) => v.host || "–" },
               ]}
             />
           )}
-          {list.next && <span>There are more: ovgate vsphere vm list --datastore {d.name}</span>}
+          {list.next && <span>{rich`There are more: ovgate vsphere vm list --datastore ${d.name}`}</span>}
         </>
       )}
     </Load>
   );
 }
 
-const powers: Record<string, string> = { poweredOn: "On", poweredOff: "Off", suspended: "Suspended" };
+const powers: Record<string, string> = { poweredOn: msg`On`, poweredOff: msg`Off`, suspended: msg`Suspended` };
 
 function LiveDialog({ datastore: d, onClose }: { datastore: Datastore; onClose: () => void }) {
   const live = useDatastoreLive(d.id);
@@ -374,7 +375,7 @@ function LiveDialog({ datastore: d, onClose }: { datastore: Datastore; onClose: 
           </b>
           {d.job.error && (
             <span>
-              {d.job.error}. {d.job.hint} It is tried again by itself; {plural(d.job.tries, "try")} failed.
+              {rich`${d.job.error}. ${d.job.hint} It is tried again by itself; ${plural(d.job.tries, noun`try|tries`)} failed.`}
             </span>
           )}
           {d.job.notes.map((n) => (
@@ -387,27 +388,27 @@ function LiveDialog({ datastore: d, onClose }: { datastore: Datastore; onClose: 
           <div class="stack">
             <Facts
               rows={[
-                ["Free", `${bytes(l.free)} of ${bytes(l.capacity)}`],
-                ["Stored", bytes(l.stored)],
-                ["Virtual machines", l.vms],
-                ["LUN", <code key="naa">{d.naa || "not made yet"}</code>],
-                ["Seen", <Age key="seen" at={l.observedAt} />],
-                ...[...d.snapshots].reverse().map((s): [string, string] => [`Snapshot ${s.name}`, snapshotText(s)]),
+                [msg`Free`, msg`${bytes(l.free)} of ${bytes(l.capacity)}`],
+                [msg`Stored`, bytes(l.stored)],
+                [msg`Virtual machines`, l.vms],
+                [msg`LUN`, <code key="naa">{d.naa || msg`not made yet`}</code>],
+                [msg`Seen`, <Age key="seen" at={l.observedAt} />],
+                ...[...d.snapshots].reverse().map((s): [string, string] => [msg`Snapshot ${s.name}`, snapshotText(s)]),
               ]}
             />
             <DataTable
-              label="Hosts and their paths"
+              label={msg`Hosts and their paths`}
               rows={l.hosts}
               rowKey={(h) => h.host}
               columns={[
-                { key: "host", title: "Host", wrap: true, cell: (h) => h.host },
+                { key: "host", title: msg`Host`, wrap: true, cell: (h) => h.host },
                 {
                   key: "state",
-                  title: "State",
-                  cell: (h) => <Tag tone={h.accessible && h.mounted ? "ok" : "bad"} word={h.accessible && h.mounted ? "Mounted" : "Not there"} title={h.away || h.reason} />,
+                  title: msg`State`,
+                  cell: (h) => <Tag tone={h.accessible && h.mounted ? "ok" : "bad"} word={h.accessible && h.mounted ? msg`Mounted` : msg`Not there`} title={h.away || h.reason} />,
                 },
-                { key: "policy", title: "Policy", cell: (h) => h.policy },
-                { key: "paths", title: "Paths", wrap: true, cell: (h) => h.paths.map((p) => `${p.portal} ${p.state}`).join(", ") || "none" },
+                { key: "policy", title: msg`Policy`, cell: (h) => h.policy },
+                { key: "paths", title: msg`Paths`, wrap: true, cell: (h) => h.paths.map((p) => `${p.portal} ${p.state}`).join(", ") || msg`none` },
               ]}
             />
             <VMs datastore={d} />
@@ -422,18 +423,18 @@ function ExpandDialog({ datastore: d, onClose }: { datastore: Datastore; onClose
   const submit = useSubmit();
   const [size, setSize] = useState(sizeInput(d.size));
   const wanted = sizeBytes(size);
-  const problem = Number.isNaN(wanted) ? "Enter a size, such as 200" : undefined;
+  const problem = Number.isNaN(wanted) ? msg`Enter a size, such as 200` : undefined;
   const save = async () => {
     if (!problem) {
       await call("POST /vsphere/datastores/{datastore}/expand", { path: { datastore: d.id }, body: { size: wanted } });
-      toast("ok", `${d.name} is being grown`);
+      toast("ok", msg`${d.name} is being grown`);
       reload("datastores?");
       onClose();
     }
   };
   return (
-    <FormDialog title={`Expand ${d.name}`} verb="Expand" submit={submit} fields={["size"]} save={save} onClose={onClose}>
-      <SizeField label="New size" name="size" value={size} onValue={setSize} hint={`Now ${bytes(d.size)}. vDisk and volume grow, in use.`} error={problem ?? submit.at("size")} />
+    <FormDialog title={msg`Expand ${d.name}`} verb={msg`Expand`} submit={submit} fields={["size"]} save={save} onClose={onClose}>
+      <SizeField label={msg`New size`} name="size" value={size} onValue={setSize} hint={msg`Now ${bytes(d.size)}. vDisk and volume grow, in use.`} error={problem ?? submit.at("size")} />
     </FormDialog>
   );
 }
@@ -445,16 +446,16 @@ function SnapshotDialog({ datastore: d, onClose }: { datastore: Datastore; onClo
   const [require, setRequire] = useState(false);
   const save = async () => {
     await call("POST /vsphere/datastores/{datastore}/snapshot", { path: { datastore: d.id }, body: { name: name.trim(), require } });
-    toast("ok", `A snapshot of ${d.name} is being made`);
+    toast("ok", msg`A snapshot of ${d.name} is being made`);
     reload("datastores?");
     onClose();
   };
   return (
-    <FormDialog title={`Snapshot of ${d.name}`} verb="Make snapshot" submit={submit} fields={["name"]} save={save} onClose={onClose}>
-      <p>The guests of its virtual machines write out what they hold first. The snapshot is one of its vDisk, from which a clone can be imported.</p>
-      <TextField label="Name" name="name" value={name} onValue={setName} error={submit.at("name")} />
+    <FormDialog title={msg`Snapshot of ${d.name}`} verb={msg`Make snapshot`} submit={submit} fields={["name"]} save={save} onClose={onClose}>
+      <p>{msg`The guests of its virtual machines write out what they hold first. The snapshot is one of its vDisk, from which a clone can be imported.`}</p>
+      <TextField label={msg`Name`} name="name" value={name} onValue={setName} error={submit.at("name")} />
       <CheckField name="require" checked={require} onValue={setRequire}>
-        Only with every virtual machine quiesced
+        {msg`Only with every virtual machine quiesced`}
       </CheckField>
     </FormDialog>
   );
@@ -463,9 +464,9 @@ function SnapshotDialog({ datastore: d, onClose }: { datastore: Datastore; onClo
 function snapshotText(s: DatastoreSnapshot): string {
   const bad = s.machines.filter((m) => !m.quiesced);
   if (s.failed) {
-    return `Not made: ${s.failed}`;
+    return msg`Not made: ${s.failed}`;
   }
-  return bad.length === 0 ? `All ${s.machines.length} virtual machines quiesced` : `Not quiesced: ${bad.map((m) => m.name).join(", ")}`;
+  return bad.length === 0 ? msg`All ${s.machines.length} virtual machines quiesced` : msg`Not quiesced: ${bad.map((m) => m.name).join(", ")}`;
 }
 
 function RenameDialog({ datastore: d, onClose }: { datastore: Datastore; onClose: () => void }) {
@@ -473,13 +474,13 @@ function RenameDialog({ datastore: d, onClose }: { datastore: Datastore; onClose
   const [name, setName] = useState(d.name);
   const save = async () => {
     await call("POST /vsphere/datastores/{datastore}/rename", { path: { datastore: d.id }, body: { name: name.trim() } });
-    toast("ok", `${d.name} is being renamed`);
+    toast("ok", msg`${d.name} is being renamed`);
     reload("datastores?");
     onClose();
   };
   return (
-    <FormDialog title={`Rename ${d.name}`} verb="Rename" submit={submit} fields={["name"]} save={save} onClose={onClose}>
-      <TextField label="Name" name="name" value={name} onValue={setName} hint="In the vCenter too. Its vDisk keeps its own." error={submit.at("name")} />
+    <FormDialog title={msg`Rename ${d.name}`} verb={msg`Rename`} submit={submit} fields={["name"]} save={save} onClose={onClose}>
+      <TextField label={msg`Name`} name="name" value={name} onValue={setName} hint={msg`In the vCenter too. Its vDisk keeps its own.`} error={submit.at("name")} />
     </FormDialog>
   );
 }

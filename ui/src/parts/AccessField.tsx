@@ -1,4 +1,5 @@
 import { Field } from "./Field";
+import { msg } from "../text";
 
 /** Who may sign in to a target: anybody with the secret, or the names given. */
 export type Access = { open: boolean; names: string };
@@ -14,19 +15,19 @@ type Props = { value: Access; onValue: (value: Access) => void; error?: string |
 export function AccessField({ value, onValue, error }: Props) {
   return (
     <div class="stack">
-      <div class="field" role="radiogroup" aria-label="Who may connect">
-        <span class="label">Who may connect</span>
+      <div class="field" role="radiogroup" aria-label={msg`Who may connect`}>
+        <span class="label">{msg`Who may connect`}</span>
         <Choice value={value} open onValue={onValue}>
-          Any host that knows the CHAP secret
+          {msg`Any host that knows the CHAP secret`}
         </Choice>
         <Choice value={value} open={false} onValue={onValue}>
-          Only these initiators, with the CHAP secret
+          {msg`Only these initiators, with the CHAP secret`}
         </Choice>
       </div>
       {!value.open && (
         <Field
-          label="Initiator names"
-          hint="One a line, such as iqn.1993-08.org.debian:01:abc. More can be added later."
+          label={msg`Initiator names`}
+          hint={msg`One a line, such as iqn.1993-08.org.debian:01:abc. More can be added later.`}
           error={error}
         >
           {(control) => (

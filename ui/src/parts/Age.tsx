@@ -1,11 +1,12 @@
 import { now } from "../store/clock";
 import { ago, duration, time } from "../format";
 import { Tag } from "./StateTag";
+import { msg, rich } from "../text";
 
 /** How long ago a moment was, counting on; the exact time is its title. */
 export function Age({ at }: { at: string | number | null }) {
   if (at === null || at === 0) {
-    return <span class="muted">never</span>;
+    return <span class="muted">{msg`never`}</span>;
   }
   const iso = typeof at === "number" ? new Date(at).toISOString() : at;
   return (
@@ -18,15 +19,15 @@ export function Age({ at }: { at: string | number | null }) {
 /** How long until a moment, counting on; the exact time is its title. */
 export function Until({ at }: { at: string | null }) {
   if (at === null) {
-    return <span class="muted">never</span>;
+    return <span class="muted">{msg`never`}</span>;
   }
   const left = Date.parse(at) - now.value;
   return left > 0 ? (
     <time class="num nowrap" dateTime={at} title={time(at)}>
-      in {duration(left)}
+      {rich`in ${duration(left)}`}
     </time>
   ) : (
-    <Tag tone="bad" word="Expired" />
+    <Tag tone="bad" word={msg`Expired`} />
   );
 }
 
@@ -34,7 +35,7 @@ export function Until({ at }: { at: string | null }) {
 export function Seen({ at }: { at: string }) {
   return (
     <span class="muted small">
-      Seen <Age at={at} />
+      {rich`Seen ${<Age at={at} />}`}
     </span>
   );
 }

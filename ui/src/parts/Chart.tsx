@@ -4,6 +4,7 @@ import { time } from "../format";
 import type { Range } from "../store/history";
 import { Button } from "./Button";
 import { minutesMost, moment, Plot, pointed, type Line } from "./Plot";
+import { msg } from "../text";
 
 /** A moment of a chart; gap: nothing is known from then until the next one. */
 type Moment = { time: number; gap?: boolean };
@@ -37,7 +38,7 @@ const tableRows = 30;
 
 /** Where the time of a chart ends, in its name. */
 export function rangeWords(range: Range, end: number | undefined): string {
-  return end === undefined ? `last ${range.words}` : `${range.words} until ${time(new Date(end * 1000).toISOString())}`;
+  return end === undefined ? msg`last ${range.words}` : msg`${range.words} until ${time(new Date(end * 1000).toISOString())}`;
 }
 
 /** Lines of a range from zero up, with a table form, and their values at the crosshair, or the newest. */
@@ -53,8 +54,8 @@ export function Chart<M extends Moment>({ class: name, ...plot }: Props<M>) {
       <div class="card-head">
         <h2>{title}</h2>
         <span class="spacer" />
-        <Button small kind="quiet" label={`${title} as ${table ? "chart" : "table"}`} onClick={() => setTable(!table)}>
-          {table ? "Chart" : "Table"}
+        <Button small kind="quiet" label={msg`${title} as ${table ? msg`chart` : msg`table`}`} onClick={() => setTable(!table)}>
+          {table ? msg`Chart` : msg`Table`}
         </Button>
       </div>
       <div class="chart-legend">
@@ -95,11 +96,11 @@ function align<M extends Moment>(samples: M[], series: Series<M>[]): uPlot.Align
 
 function Numbers<M extends Moment>({ title, samples, range, series, format }: Omit<Props<M>, "class">) {
   return (
-    <div class="chart-table" role="region" aria-label={`${title} as table`} tabIndex={0}>
+    <div class="chart-table" role="region" aria-label={msg`${title} as table`} tabIndex={0}>
       <table class="table">
         <thead>
           <tr>
-            <th>Time</th>
+            <th>{msg`Time`}</th>
             {series.map((s) => (
               <th key={s.label} class="right">
                 {s.label}

@@ -5,6 +5,7 @@ import { CopyBlock } from "./CopyBlock";
 import { Notice } from "./Notice";
 import { Facts } from "./Page";
 import { Tabs } from "./Tabs";
+import { msg, noun, rich } from "../text";
 
 /** How a host reaches a published vDisk, and whether one does. */
 export function ConnectPanel({ connection: c }: { connection: Connection }) {
@@ -12,56 +13,56 @@ export function ConnectPanel({ connection: c }: { connection: Connection }) {
     <div class="stack-wide">
       <Arrival iqn={c.iqn} />
       <Tabs
-        label="Commands for a host"
+        label={msg`Commands for a host`}
         tabs={[
           {
             id: "linux",
-            title: "Linux",
+            title: msg`Linux`,
             content: (
               <>
-                <CopyBlock label="open-iscsi, as root" name="iscsiadm" text={c.commands.iscsiadm} />
+                <CopyBlock label={msg`open-iscsi, as root`} name="iscsiadm" text={c.commands.iscsiadm} />
                 <p class="muted small">
-                  Needs the package open-iscsi. The disk appears as /dev/disk/by-path/*-iscsi-{c.iqn}-lun-{c.lun}.
+                  {rich`Needs the package open-iscsi. The disk appears as /dev/disk/by-path/*-iscsi-${c.iqn}-lun-${c.lun}.`}
                 </p>
               </>
             ),
           },
           {
             id: "libiscsi",
-            title: "QEMU, libiscsi",
+            title: msg`QEMU, libiscsi`,
             content: (
               <>
-                <CopyBlock label="URL" name="libiscsi" text={c.commands.libiscsi} />
-                <p class="muted small">For qemu-img, qemu-system and the iscsi-* tools; the secret is part of it.</p>
+                <CopyBlock label={msg`URL`} name="libiscsi" text={c.commands.libiscsi} />
+                <p class="muted small">{msg`For qemu-img, qemu-system and the iscsi-* tools; the secret is part of it.`}</p>
               </>
             ),
           },
           {
             id: "esxi",
-            title: "ESXi",
-            content: <CopyBlock label="ESXi shell" name="esxi" text={c.commands.esxi} />,
+            title: msg`ESXi`,
+            content: <CopyBlock label={msg`ESXi shell`} name="esxi" text={c.commands.esxi} />,
           },
           {
             id: "windows",
-            title: "Windows",
-            content: <CopyBlock label="PowerShell, as administrator" name="windows" text={c.commands.windows} />,
+            title: msg`Windows`,
+            content: <CopyBlock label={msg`PowerShell, as administrator`} name="windows" text={c.commands.windows} />,
           },
         ]}
       />
       <details class="more">
-        <summary>Values</summary>
+        <summary>{msg`Values`}</summary>
         <Facts
           rows={[
-            ["Target", <code key="iqn">{c.iqn}</code>],
-            ["LUN", c.lun],
-            ["Portals", c.portals.map((p) => p.address).join(", ")],
-            ["CHAP user", value(c.chapUser)],
-            ["CHAP secret", secret(c.chapUser, c.chapSecret)],
-            ["The target's CHAP user", value(c.mutualUser)],
-            ["The target's CHAP secret", secret(c.mutualUser, c.mutualSecret)],
+            [msg`Target`, <code key="iqn">{c.iqn}</code>],
+            [msg`LUN`, c.lun],
+            [msg`Portals`, c.portals.map((p) => p.address).join(", ")],
+            [msg`CHAP user`, value(c.chapUser)],
+            [msg`CHAP secret`, secret(c.chapUser, c.chapSecret)],
+            [msg`The target's CHAP user`, value(c.mutualUser)],
+            [msg`The target's CHAP secret`, secret(c.mutualUser, c.mutualSecret)],
             [
-              "Who may connect",
-              c.open ? "Any initiator with the secret" : c.initiators.join(", ") || "Nobody yet: add an initiator",
+              msg`Who may connect`,
+              c.open ? msg`Any initiator with the secret` : c.initiators.join(", ") || msg`Nobody yet: add an initiator`,
             ],
           ]}
         />
@@ -76,7 +77,7 @@ function value(text: string) {
 
 /** A secret, unless somebody gave it: then it is in no answer. */
 function secret(user: string, text: string) {
-  return user && !text ? "as it was given, not shown" : value(text);
+  return user && !text ? msg`as it was given, not shown` : value(text);
 }
 
 /** Waits for the first session and turns green when it appears. */
@@ -87,15 +88,15 @@ export function Arrival({ iqn }: { iqn: string }) {
     <div role="status">
       {first ? (
         <Notice tone="ok">
-          <b>Connected: {plural(sessions.data?.items.length ?? 0, "session")}</b>
+          <b>{rich`Connected: ${plural(sessions.data?.items.length ?? 0, noun`session`)}`}</b>
           <span class="small">
-            {first.initiator} from {first.address}
+            {rich`${first.initiator} from ${first.address}`}
           </span>
         </Notice>
       ) : (
         <Notice tone="info" waiting>
-          <b>Waiting for an initiator</b>
-          <span class="small muted">Run the commands on a host; this turns green when it signs in.</span>
+          <b>{msg`Waiting for an initiator`}</b>
+          <span class="small muted">{msg`Run the commands on a host; this turns green when it signs in.`}</span>
         </Notice>
       )}
     </div>

@@ -3,6 +3,7 @@ import { useRef } from "preact/hooks";
 import { toast } from "../store/toasts";
 import { Button } from "./Button";
 import { Icon } from "./Icon";
+import { msg } from "../text";
 
 /** show is how a line is shown, as it is unless given. */
 type Props = { label: string; text: string; name?: string; show?: (line: string) => ComponentChildren };
@@ -15,8 +16,8 @@ export function CopyBlock({ label, text, name, show = (line) => line }: Props) {
       <div class="copy-head">
         <span>{label}</span>
         <span class="spacer" />
-        <Button kind="quiet" small label={`Copy ${label}`} onClick={() => void copy(text, ref.current)}>
-          <Icon name="copy" /> Copy
+        <Button kind="quiet" small label={msg`Copy ${label}`} onClick={() => void copy(text, ref.current)}>
+          <Icon name="copy" />{" "}{msg`Copy`}
         </Button>
       </div>
       <pre ref={ref} data-copy={name} tabIndex={0} role="group" aria-label={label}>
@@ -35,7 +36,7 @@ export function CopyBlock({ label, text, name, show = (line) => line }: Props) {
 async function copy(text: string, element: HTMLElement | null): Promise<void> {
   try {
     await navigator.clipboard.writeText(text);
-    toast("ok", "Copied");
+    toast("ok", msg`Copied`);
     return;
   } catch {
     // Falls through to the selection below.
@@ -49,8 +50,8 @@ async function copy(text: string, element: HTMLElement | null): Promise<void> {
   range.selectNodeContents(element);
   selection?.addRange(range);
   if (document.execCommand("copy")) {
-    toast("ok", "Copied");
+    toast("ok", msg`Copied`);
   } else {
-    toast("info", "Selected: press Ctrl+C to copy");
+    toast("info", msg`Selected: press Ctrl+C to copy`);
   }
 }

@@ -8,6 +8,7 @@ import { compact, shownColumns } from "../store/tables";
 import { Button } from "./Button";
 import { Icon } from "./Icon";
 import { glyphs } from "./StateTag";
+import { msg } from "../text";
 
 export type Column<T> = {
   key: string;
@@ -61,7 +62,7 @@ export function DataTable<T>({ label, columns: all, table, rows, rowKey, order, 
               )}
               {peek && (
                 <th class="look">
-                  <span class="visually-hidden">Look at it</span>
+                  <span class="visually-hidden">{msg`Look at it`}</span>
                 </th>
               )}
               {columns.map((c) => (
@@ -76,7 +77,7 @@ export function DataTable<T>({ label, columns: all, table, rows, rowKey, order, 
                   <td class="choice">
                     <input
                       type="checkbox"
-                      aria-label={`Choose ${choice.name(row)}`}
+                      aria-label={msg`Choose ${choice.name(row)}`}
                       checked={choice.chosen.has(rowKey(row))}
                       onChange={() => choice.choose(toggled(choice.chosen, rowKey(row)))}
                     />
@@ -84,7 +85,7 @@ export function DataTable<T>({ label, columns: all, table, rows, rowKey, order, 
                 )}
                 {peek && (
                   <td class="look">
-                    <Button kind="quiet" small icon label={`Look at ${peek.name(row)}`} onClick={() => peekAt(peek.id(row))}>
+                    <Button kind="quiet" small icon label={msg`Look at ${peek.name(row)}`} onClick={() => peekAt(peek.id(row))}>
                       <Icon name="look" />
                     </Button>
                   </td>
@@ -127,7 +128,7 @@ function ChooseAll({ keys, chosen, choose }: { keys: string[]; chosen: ReadonlyS
   return (
     <input
       type="checkbox"
-      aria-label="Choose all rows shown"
+      aria-label={msg`Choose all rows shown`}
       checked={all}
       indeterminate={!all && keys.some((k) => chosen.has(k))}
       onChange={() => choose(all ? new Set() : new Set(keys))}
@@ -142,15 +143,15 @@ function rowClass(chosen: boolean, busy: boolean): string | undefined {
 /** Something is being done to a row. */
 function Pending() {
   return (
-    <span class="glyph tone-info" title="Being changed">
+    <span class="glyph tone-info" title={msg`Being changed`}>
       <span aria-hidden="true">{glyphs.info} </span>
-      <span class="visually-hidden">Being changed: </span>
+      <span class="visually-hidden">{msg`Being changed:`}{" "}</span>
     </span>
   );
 }
 
 function cellClass<T>(c: Column<T>): string | undefined {
-  return c.right ? "right num" : c.wrap ? "wrap" : undefined;
+  return c.right ? msg`right num` : c.wrap ? "wrap" : undefined;
 }
 
 function Head<T>({ column, order }: { column: Column<T>; order: string | undefined }) {
@@ -180,15 +181,15 @@ function Pager({ next, cursor }: { next: string | null; cursor: string }) {
   }
   return (
     <div class="pager">
-      <Button small reason={inside ? undefined : "This is the first page"} onClick={() => history.back()}>
-        Back
+      <Button small reason={inside ? undefined : msg`This is the first page`} onClick={() => history.back()}>
+        {msg`Back`}
       </Button>
       <Button
         small
-        reason={next ? undefined : "This is the last page"}
+        reason={next ? undefined : msg`This is the last page`}
         onClick={() => setQuery({ [cursor]: next ?? undefined })}
       >
-        Next
+        {msg`Next`}
       </Button>
     </div>
   );

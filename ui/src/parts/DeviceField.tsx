@@ -3,6 +3,7 @@ import type { OSDInput } from "../api/gen";
 import type { Submit } from "../store/submit";
 import { SelectField, TextField } from "./Field";
 import { SizeField, sizeBytes, type SizeInput } from "./SizeField";
+import { msg } from "../text";
 
 /** A new device as a form holds it. */
 export type DeviceForm = {
@@ -32,7 +33,7 @@ export function deviceOf(f: DeviceForm): OSDInput {
   if (f.kind === "directory") {
     const capacity = f.capacity.amount.trim() ? sizeBytes(f.capacity) : undefined;
     if (Number.isNaN(capacity)) {
-      throw badField("capacity", "Enter a size above 0, such as 100, or nothing");
+      throw badField("capacity", msg`Enter a size above 0, such as 100, or nothing`);
     }
     return { directory: f.directory.trim(), capacity };
   }
@@ -61,56 +62,56 @@ export function DeviceField({ form, onForm, submit }: Props) {
   return (
     <>
       <SelectField
-        label="Device"
+        label={msg`Device`}
         name="kind"
         value={form.kind}
         onValue={(kind) => onForm({ ...form, kind: kind as DeviceForm["kind"] })}
         hint={
           form.kind === "asd"
-            ? "A program that serves a whole disk, on this machine or another: ovgate asd. It prints its address, fingerprint and the file of its key when it starts."
-            : "Best the mount point of a disk of its own: two devices on one disk are lost together."
+            ? msg`A program that serves a whole disk, on this machine or another: ovgate asd. It prints its address, fingerprint and the file of its key when it starts.`
+            : msg`Best the mount point of a disk of its own: two devices on one disk are lost together.`
         }
         options={[
-          { value: "directory", text: "Directory of this node" },
-          { value: "asd", text: "ASD (a disk that is served)" },
+          { value: "directory", text: msg`Directory of this node` },
+          { value: "asd", text: msg`ASD (a disk that is served)` },
         ]}
       />
       {form.kind === "directory" ? (
         <>
           <TextField
             {...text("directory")}
-            label="Directory on the node"
-            hint="From the root; empty, or made when it is missing."
+            label={msg`Directory on the node`}
+            hint={msg`From the root; empty, or made when it is missing.`}
             input={{ placeholder: "/mnt/disk7/ovgate" }}
           />
           <SizeField
-            label="Most that it may take"
+            label={msg`Most that it may take`}
             name="capacity"
             value={form.capacity}
             onValue={(capacity) => onForm({ ...form, capacity })}
-            hint="Empty: all that its file system has."
+            hint={msg`Empty: all that its file system has.`}
             error={submit.at("capacity")}
           />
         </>
       ) : (
         <>
-          <TextField {...text("address")} label="Address" input={{ placeholder: "192.0.2.10:8500" }} />
-          <TextField {...text("fingerprint")} label="Fingerprint of its certificate" />
+          <TextField {...text("address")} label={msg`Address`} input={{ placeholder: "192.0.2.10:8500" }} />
+          <TextField {...text("fingerprint")} label={msg`Fingerprint of its certificate`} />
           <TextField
             {...text("accessKey")}
-            label="Access key"
-            hint="64 hexadecimal digits, the content of its key file."
+            label={msg`Access key`}
+            hint={msg`64 hexadecimal digits, the content of its key file.`}
             input={{ type: "password" }}
           />
           <TextField
             {...text("node")}
-            label="Machine"
-            hint="The name of a node, when it is one of the cluster's. Empty: its address counts as a machine."
+            label={msg`Machine`}
+            hint={msg`The name of a node, when it is one of the cluster's. Empty: its address counts as a machine.`}
           />
           <TextField
             {...text("domain")}
-            label="Domain"
-            hint="What fails together with that machine, such as its rack. Of a node of the cluster its own configuration says it."
+            label={msg`Domain`}
+            hint={msg`What fails together with that machine, such as its rack. Of a node of the cluster its own configuration says it.`}
             input={{ placeholder: "rack-3" }}
           />
         </>

@@ -4,6 +4,7 @@ import { Button } from "./Button";
 import { ErrorPanel } from "./Notice";
 import { Icon } from "./Icon";
 import { useSubmit } from "../store/submit";
+import { msg, rich } from "../text";
 
 type Props = {
   title: string;
@@ -63,7 +64,7 @@ function Modal({ title, onClose, bare, children, class: name, light }: Props & {
           <div class="dialog-head">
             <h2 id={id}>{title}</h2>
             <span class="spacer" />
-            <Button kind="quiet" small icon label="Close" onClick={onClose}>
+            <Button kind="quiet" small icon label={msg`Close`} onClick={onClose}>
               <Icon name="close" />
             </Button>
           </div>
@@ -79,7 +80,7 @@ export function DoneFoot({ onClose }: { onClose: () => void }) {
   return (
     <div class="dialog-foot">
       <Button kind="primary" onClick={onClose}>
-        Done
+        {msg`Done`}
       </Button>
     </div>
   );
@@ -128,7 +129,7 @@ export function Confirm(props: ConfirmProps) {
         {props.typeName !== undefined && (
           <div class="field">
             <label for={id}>
-              Type <code>{props.typeName}</code> to confirm
+              {rich`Type ${<code>{props.typeName}</code>} to confirm`}
             </label>
             <input
               id={id}
@@ -143,12 +144,12 @@ export function Confirm(props: ConfirmProps) {
         )}
         {submit.error && <ErrorPanel error={submit.error} />}
         <div class="dialog-foot">
-          <Button onClick={props.onClose}>Cancel</Button>
+          <Button onClick={props.onClose}>{msg`Cancel`}</Button>
           <Button
             type="submit"
             kind={props.danger ? "danger primary" : "primary"}
             busy={submit.busy}
-            reason={props.reason ?? (missing ? `Type ${props.typeName} first` : undefined)}
+            reason={props.reason ?? (missing ? msg`Type ${props.typeName} first` : undefined)}
           >
             {props.verb}
           </Button>

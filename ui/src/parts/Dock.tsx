@@ -5,6 +5,7 @@ import { useRunning } from "../store/reads";
 import { Icon } from "./Icon";
 import { JobMeter, pace, progress } from "./JobParts";
 import { Lazy } from "./Lazy";
+import { msg, rich } from "../text";
 
 const load = () => import("../pages/DockLists");
 
@@ -47,7 +48,7 @@ export function Dock() {
     }
   };
   return (
-    <section id="dock" class="dock" aria-label="Tasks and events" ref={ref} onKeyDown={escape}>
+    <section id="dock" class="dock" aria-label={msg`Tasks and events`} ref={ref} onKeyDown={escape}>
       {open && (
         <div class="dock-panel">
           <Lazy load={load}>{(m) => <m.DockLists />}</Lazy>
@@ -67,7 +68,7 @@ function Strip() {
     <button type="button" class={`strip${j || open ? "" : " hide-phone"}`} aria-expanded={open} aria-controls="dock" onClick={() => (dockOpen.value = !open)}>
       <Icon name="tasks" />
       {running.error ? (
-        <span>Tasks are not known now</span>
+        <span>{msg`Tasks are not known now`}</span>
       ) : j && count > 0 ? (
         <>
           <span class="strip-what">
@@ -77,10 +78,10 @@ function Strip() {
             <JobMeter job={j} />
           </span>
           <span class="num small hide-phone">{[progress(j), pace(j)].filter(Boolean).join(", ")}</span>
-          {count > 1 && <span class="small">and {count - 1} more</span>}
+          {count > 1 && <span class="small">{rich`and ${count - 1} more`}</span>}
         </>
       ) : (
-        <span>No task runs</span>
+        <span>{msg`No task runs`}</span>
       )}
       <span class="spacer" />
       <span aria-hidden="true">{open ? "▾" : "▴"}</span>

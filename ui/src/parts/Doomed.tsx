@@ -1,5 +1,6 @@
 import type { DoomedObject } from "../api/gen";
 import { bytes, plural } from "../format";
+import { msg, noun, rich } from "../text";
 
 /** Most objects that are listed. */
 const shownMax = 100;
@@ -13,7 +14,7 @@ export function Doomed({ objects, more }: { objects: DoomedObject[]; more: boole
   return (
     <details class="more">
       <summary>
-        {plural(objects.length, "object")} it would delete{more && ", and others"}
+        {rich`${plural(objects.length, noun`object`)} it would delete${more && msg`, and others`}`}
       </summary>
       <ul class="stack">
         {objects.slice(0, shownMax).map((d) => (
@@ -21,7 +22,7 @@ export function Doomed({ objects, more }: { objects: DoomedObject[]; more: boole
             <code>{d.name}</code> {bytes(d.bytes)}, {d.reason}
           </li>
         ))}
-        {others && <li class="muted">The first {Math.min(shownMax, objects.length)} are shown.</li>}
+        {others && <li class="muted">{rich`The first ${Math.min(shownMax, objects.length)} are shown.`}</li>}
       </ul>
     </details>
   );

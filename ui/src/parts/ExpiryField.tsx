@@ -1,12 +1,13 @@
 import type { Submit } from "../store/submit";
 import { SelectField } from "./Field";
+import { msg } from "../text";
 
 const lifetimes = [
-  { value: "7", text: "7 days" },
-  { value: "30", text: "30 days" },
-  { value: "90", text: "90 days" },
-  { value: "365", text: "1 year" },
-  { value: "", text: "Never" },
+  { value: "7", text: msg`7 days` },
+  { value: "30", text: msg`30 days` },
+  { value: "90", text: msg`90 days` },
+  { value: "365", text: msg`1 year` },
+  { value: "", text: msg`Never` },
 ];
 
 const dayMs = 86_400_000;
@@ -18,5 +19,5 @@ export function expiresIn(days: string): { expires?: string } {
 
 /** Chooses after how many days a token or client expires. */
 export function ExpiryField({ days, onDays, submit }: { days: string; onDays: (days: string) => void; submit: Submit }) {
-  return <SelectField label="Expires after" name="expires" value={days} onValue={onDays} options={lifetimes} error={submit.at("expires")} />;
+  return <SelectField label={msg`Expires after`} name="expires" value={days} onValue={onDays} options={lifetimes} error={submit.at("expires")} />;
 }

@@ -1,5 +1,6 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useId, useRef } from "preact/hooks";
+import { msg } from "../text";
 
 /** What ties an input to its label, hint and error. */
 export type Control = {
@@ -138,11 +139,11 @@ export function CheckField({ name, checked, onValue, children }: CheckProps) {
 export function NameField({ value, onValue, error }: { value: string; onValue: (value: string) => void; error: string | undefined }) {
   return (
     <TextField
-      label="Name"
+      label={msg`Name`}
       name="name"
       value={value}
       onValue={onValue}
-      hint="Letters, digits, dot, dash and underscore."
+      hint={msg`Letters, digits, dot, dash and underscore.`}
       error={error}
       input={{ autofocus: true }}
     />

@@ -3,6 +3,7 @@ import { useEffect, useId, useRef, useState } from "preact/hooks";
 import { toast } from "../store/toasts";
 import { Dialog } from "./Dialog";
 import { Icon, type IconName } from "./Icon";
+import { msg, rich } from "../text";
 
 /** Something to choose: a place to go to, or something to do. */
 export type Item = {
@@ -88,7 +89,7 @@ export function Finder({ title, label, placeholder, text, onText, searching, onC
           onKeyDown={press}
         />
         {items.length > 0 ? (
-          <div id={id} class="palette-list" role="listbox" aria-label="Results">
+          <div id={id} class="palette-list" role="listbox" aria-label={msg`Results`}>
             {groups.map((g) => (
               <div key={g.title} role="group" aria-label={g.title}>
                 <div class="palette-title" aria-hidden="true">
@@ -114,18 +115,18 @@ export function Finder({ title, label, placeholder, text, onText, searching, onC
           </div>
         ) : (
           <p class="palette-none muted" role="status">
-            {searching ? "Searching" : "Nothing has that in its name."}
+            {searching ? msg`Searching` : msg`Nothing has that in its name.`}
           </p>
         )}
         <div class="palette-foot muted small">
           <span>
-            <kbd>↑</kbd> <kbd>↓</kbd> choose
+            {rich`${<kbd>↑</kbd>} ${<kbd>↓</kbd>} choose`}
           </span>
           <span>
-            <kbd>Enter</kbd> go
+            {rich`${<kbd>{msg`Enter`}</kbd>} go`}
           </span>
           <span>
-            <kbd>Esc</kbd> close
+            {rich`${<kbd>{msg`Esc`}</kbd>} close`}
           </span>
         </div>
       </div>

@@ -1,5 +1,6 @@
 import { toast } from "../store/toasts";
 import { Confirm } from "./Dialog";
+import { msg } from "../text";
 
 type Props = {
   name: string;
@@ -13,15 +14,15 @@ type Props = {
 export function ForgetDialog({ name, what, forget, onClose }: Props) {
   return (
     <Confirm
-      title={`Forget ${name}`}
-      verb="Forget"
+      title={msg`Forget ${name}`}
+      verb={msg`Forget`}
       danger
       typeName={name}
-      consequences={["Address, user and password are forgotten.", `Nothing at the ${what} changes.`]}
+      consequences={[msg`Address, user and password are forgotten.`, msg`Nothing at the ${what} changes.`]}
       onClose={onClose}
       act={async () => {
         await forget();
-        toast("ok", `${name} is forgotten`);
+        toast("ok", msg`${name} is forgotten`);
       }}
     />
   );

@@ -4,6 +4,7 @@ import type { Submit } from "../store/submit";
 import { Button } from "./Button";
 import { Dialog } from "./Dialog";
 import { FormError } from "./Notice";
+import { msg } from "../text";
 
 type Props = {
   title: string;
@@ -25,7 +26,7 @@ export function FormDialog({ verb, needs = "write", ...form }: Props) {
       {...form}
       foot={
         <>
-          <Button onClick={form.onClose}>Cancel</Button>
+          <Button onClick={form.onClose}>{msg`Cancel`}</Button>
           <Button type="submit" kind="primary" needs={needs} busy={form.submit.busy}>
             {verb}
           </Button>

@@ -6,6 +6,7 @@ import { Link } from "./Link";
 import { ErrorPanel } from "./Notice";
 import { OneOf } from "./OneOf";
 import { PerformanceCharts } from "./PerformanceCharts";
+import { msg } from "../text";
 
 /** The charts of an object; the address says of which time. */
 export function History({ name, ...of }: Charted & { name: string }) {
@@ -13,10 +14,10 @@ export function History({ name, ...of }: Charted & { name: string }) {
   const { samples, error } = useHistory(of, range);
   return (
     <>
-      <div class="span-12 ranges" role="group" aria-label="Time that the charts show">
+      <div class="span-12 ranges" role="group" aria-label={msg`Time that the charts show`}>
         <OneOf options={ranges} chosen={range} onChoose={(r) => setQuery({ range: r === live ? undefined : r.id }, { replace: true })} />
         <span class="spacer" />
-        <Link to={performanceAddress([{ kind: of.kind, name, id: of.id }]) + (range === live ? "" : "&range=" + range.id)}>Compare…</Link>
+        <Link to={performanceAddress([{ kind: of.kind, name, id: of.id }]) + (range === live ? "" : "&range=" + range.id)}>{msg`Compare…`}</Link>
       </div>
       {error && (
         <div class="span-12">

@@ -2,6 +2,7 @@ import type { Job } from "../api/gen";
 import { bytes, count, duration, percent, rate } from "../format";
 import { Meter } from "./Meter";
 import { jobFace, Tag } from "./StateTag";
+import { msg } from "../text";
 
 export function JobTag({ job: j }: { job: Job }) {
   return <Tag {...jobFace(j.state)} title={j.error ?? undefined} />;
@@ -13,10 +14,10 @@ export function progress(j: Job): string {
     return "";
   }
   if (j.unit === "bytes") {
-    return j.total > 0 ? `${bytes(j.done)} of ${bytes(j.total)}` : bytes(j.done);
+    return j.total > 0 ? msg`${bytes(j.done)} of ${bytes(j.total)}` : bytes(j.done);
   }
   const unit = Math.max(j.done, j.total) === 1 ? j.unit.replace(/s$/, "") : j.unit;
-  return j.total > 0 ? `${count(j.done)} of ${count(j.total)} ${unit}` : `${count(j.done)} ${unit}`;
+  return j.total > 0 ? msg`${count(j.done)} of ${count(j.total)} ${unit}` : `${count(j.done)} ${unit}`;
 }
 
 /** How fast a job goes and how long it still takes, in one line. */
@@ -26,9 +27,9 @@ export function pace(j: Job): string {
   }
   if (j.endedAt) {
     const took = duration(Date.parse(j.endedAt) - Date.parse(j.startedAt));
-    return j.bytes > 0 ? `${bytes(j.bytes)} in ${took}` : `took ${took}`;
+    return j.bytes > 0 ? msg`${bytes(j.bytes)} in ${took}` : msg`took ${took}`;
   }
-  const left = j.leftMs === null ? "time left not known yet" : `about ${duration(j.leftMs)} left`;
+  const left = j.leftMs === null ? msg`time left not known yet` : msg`about ${duration(j.leftMs)} left`;
   const moved = j.bytes > 0 ? `${rate(j.bytesPerSecond)}, ` : "";
   const units = j.unit && j.unit !== "bytes" ? `${count(j.perSecond)} ${j.unit}/s, ` : "";
   return `${moved}${units}${left}`;
@@ -36,5 +37,5 @@ export function pace(j: Job): string {
 
 export function JobMeter({ job: j }: { job: Job }) {
   const share = j.progress ?? 0;
-  return <Meter label={j.progress === null ? progress(j) || "Progress not known" : percent(share, 1)} parts={[{ share }]} />;
+  return <Meter label={j.progress === null ? progress(j) || msg`Progress not known` : percent(share, 1)} parts={[{ share }]} />;
 }

@@ -1,4 +1,5 @@
 import { Field } from "./Field";
+import { msg } from "../text";
 
 /** Labels out of lines "name=value"; a line without "=" is a name with an empty value. */
 export function parseLabels(text: string): Record<string, string> {
@@ -25,7 +26,7 @@ type Props = { value: string; onValue: (value: string) => void; error?: string |
 /** A field for labels, one a line. */
 export function LabelsField({ value, onValue, error }: Props) {
   return (
-    <Field label="Labels" hint="One a line, such as env=test. They are kept with the vDisk." error={error}>
+    <Field label={msg`Labels`} hint={msg`One a line, such as env=test. They are kept with the vDisk.`} error={error}>
       {(control) => (
         <textarea
           {...control}

@@ -2,6 +2,7 @@ import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { ApiError } from "../api/client";
 import { ErrorPanel, Skeleton } from "./Notice";
+import { msg } from "../text";
 
 type Props<T> = {
   load: () => Promise<T>;
@@ -44,8 +45,8 @@ export function Lazy<T>({ load, waiting, children }: Props<T>) {
   // A browser does not ask again for a script that failed; and after an update the name is another one.
   const error = new ApiError(0, {
     code: "unreachable",
-    message: "The script of this page cannot be loaded",
-    hint: "The node is away, or was updated while this tab was open: load the console anew",
+    message: msg`The script of this page cannot be loaded`,
+    hint: msg`The node is away, or was updated while this tab was open: load the console anew`,
   });
   return <ErrorPanel error={error} retry={() => location.reload()} />;
 }

@@ -1,6 +1,7 @@
 import type { Qos } from "../api/gen";
 import { MiB } from "../format";
 import { TextField } from "./Field";
+import { msg } from "../text";
 
 /** Limits as they are typed; empty is none. */
 export type LimitText = { iops: string; rate: string; burst: string };
@@ -35,33 +36,33 @@ type Props = { value: LimitText; onValue: (value: LimitText) => void; at: (field
 
 /** Fields for what all hosts together may do to a vDisk. */
 export function LimitFields({ value, onValue, at }: Props) {
-  const problem = (text: string) => (Number.isNaN(amount(text)) ? "Enter a number, or leave it empty" : undefined);
+  const problem = (text: string) => (Number.isNaN(amount(text)) ? msg`Enter a number, or leave it empty` : undefined);
   return (
     <>
       <TextField
-        label="Commands per second"
+        label={msg`Commands per second`}
         name="iops"
         value={value.iops}
         onValue={(iops) => onValue({ ...value, iops })}
-        hint="All hosts together, 10 or more; empty for no limit. Commands above a limit wait."
+        hint={msg`All hosts together, 10 or more; empty for no limit. Commands above a limit wait.`}
         error={problem(value.iops) ?? at("iops")}
         input={{ inputMode: "decimal", autofocus: true }}
       />
       <TextField
-        label="MiB per second"
+        label={msg`MiB per second`}
         name="rate"
         value={value.rate}
         onValue={(rate) => onValue({ ...value, rate })}
-        hint="Read and written, 1 or more; empty for no limit."
+        hint={msg`Read and written, 1 or more; empty for no limit.`}
         error={problem(value.rate) ?? at("bytesPerSecond")}
         input={{ inputMode: "decimal" }}
       />
       <TextField
-        label="Burst in seconds"
+        label={msg`Burst in seconds`}
         name="burst"
         value={value.burst}
         onValue={(burst) => onValue({ ...value, burst })}
-        hint="How much of a rate that was left unused may be caught up at once, up to 60; empty for 0.1."
+        hint={msg`How much of a rate that was left unused may be caught up at once, up to 60; empty for 0.1.`}
         error={problem(value.burst) ?? at("burstMs")}
         input={{ inputMode: "decimal" }}
       />

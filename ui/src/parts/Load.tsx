@@ -5,6 +5,7 @@ import { answered, type Query } from "../store/query";
 import { Age } from "./Age";
 import { ErrorPanel, Notice, Skeleton } from "./Notice";
 import { Button } from "./Button";
+import { msg, rich } from "../text";
 
 /** Wait for an answer before it is said that what is shown is an older one. */
 const slowMs = 5000;
@@ -28,12 +29,12 @@ export function Load<T>({ query, lines, children }: Props<T>) {
     <div class="stack">
       <Notice tone="warn" alert>
         <span>
-          Showing what the node said <Age at={query.at} />. {query.error.message}.
+          {rich`Showing what the node said ${<Age at={query.at} />}. ${query.error.message}.`}
         </span>
         <span class="muted small">{[query.error.code, query.error.requestId].filter(Boolean).join(" · ")}</span>
         <span class="row">
           <Button small onClick={query.reload}>
-            Try again
+            {msg`Try again`}
           </Button>
         </span>
       </Notice>
@@ -49,7 +50,7 @@ function Slow({ at }: { at: number }) {
     <div class="slow" role="status">
       <Notice tone="warn" waiting>
         <span>
-          {node ?? "The node"} is not answering, showing data from <Age at={at} />.
+          {rich`${node ?? msg`The node`} is not answering, showing data from ${<Age at={at} />}.`}
         </span>
       </Notice>
     </div>

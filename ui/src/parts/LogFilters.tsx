@@ -1,13 +1,14 @@
 // Filters of what a node keeps: the audit log and the events. They live in the address.
 import { query, setQuery } from "../router";
 import { useNodes } from "../store/reads";
+import { msg } from "../text";
 
 /** Hours back that the filter offers. */
 const spans = [
-  { value: "1", text: "Last hour" },
-  { value: "24", text: "Last day" },
-  { value: "168", text: "Last week" },
-  { value: "720", text: "Last 30 days" },
+  { value: "1", text: msg`Last hour` },
+  { value: "24", text: msg`Last day` },
+  { value: "168", text: msg`Last week` },
+  { value: "720", text: msg`Last 30 days` },
 ];
 
 /** Hours back that are asked for; undefined: all times. */
@@ -37,14 +38,14 @@ export function Choice({ label, param, none, options }: { label: string; param: 
 }
 
 export function TimeFilter() {
-  return <Choice label="Time" param="hours" none="All times" options={spans} />;
+  return <Choice label={msg`Time`} param="hours" none={msg`All times`} options={spans} />;
 }
 
 /** Which node's, where there are several; none is what no choice stands for. */
-export function NodeFilter({ none = "The node that is asked" }: { none?: string }) {
+export function NodeFilter({ none = msg`The node that is asked` }: { none?: string }) {
   const members = useNodes().data?.items ?? [];
   if (members.length < 2) {
     return null;
   }
-  return <Choice label="Node" param="node" none={none} options={members.map((m) => ({ value: m.name, text: m.name }))} />;
+  return <Choice label={msg`Node`} param="node" none={none} options={members.map((m) => ({ value: m.name, text: m.name }))} />;
 }

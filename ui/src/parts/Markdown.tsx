@@ -1,6 +1,7 @@
 import type { ComponentChildren } from "preact";
 import { CopyBlock } from "./CopyBlock";
 import { Link } from "./Link";
+import { msg } from "../text";
 
 /** A part of a document. */
 export type Block =
@@ -108,7 +109,7 @@ export function Markdown({ blocks, find, resolve }: Props) {
           }
           case "table":
             return (
-              <div key={i} class="table-card" role="region" aria-label={`Table: ${b.head.filter(Boolean).join(", ") || "values"}`} tabIndex={0}>
+              <div key={i} class="table-card" role="region" aria-label={msg`Table: ${b.head.filter(Boolean).join(", ") || msg`values`}`} tabIndex={0}>
                 <table class="table">
                   {b.head.some(Boolean) && (
                     <thead>
@@ -132,7 +133,7 @@ export function Markdown({ blocks, find, resolve }: Props) {
               </div>
             );
           case "code":
-            return <CopyBlock key={i} label="Commands" text={b.text} show={(line) => marked(line, find)} />;
+            return <CopyBlock key={i} label={msg`Commands`} text={b.text} show={(line) => marked(line, find)} />;
         }
       })}
     </>

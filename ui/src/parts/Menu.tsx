@@ -3,6 +3,7 @@ import { useId, useRef } from "preact/hooks";
 import type { Role } from "../api/gen";
 import { Anchored } from "./Anchored";
 import { useDenied } from "./Within";
+import { msg } from "../text";
 
 export type MenuItem = {
   text: string;
@@ -21,7 +22,7 @@ export type MenuGroup = { title?: string; items: MenuItem[] };
 type Props = { groups: MenuGroup[]; text?: string; label?: string; small?: boolean };
 
 /** A menu of actions behind a button: what a row of buttons has no room for. */
-export function Menu({ groups, text = "More", label, small }: Props) {
+export function Menu({ groups, text = msg`More`, label, small }: Props) {
   const panel = useRef<HTMLDivElement>(null);
   const items = () => [...(panel.current?.querySelectorAll<HTMLElement>("[role=menuitem]") ?? [])];
   return (

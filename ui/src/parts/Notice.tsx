@@ -4,6 +4,7 @@ import { useEffect, useState } from "preact/hooks";
 import type { Submit } from "../store/submit";
 import { Button } from "./Button";
 import { glyphs, type Tone } from "./StateTag";
+import { msg } from "../text";
 
 type NoticeProps = { tone: Tone; children: ComponentChildren; alert?: boolean; waiting?: boolean };
 
@@ -12,7 +13,7 @@ export function Notice({ tone, children, alert, waiting }: NoticeProps) {
   return (
     <div class={`notice ${tone}`} role={alert ? "alert" : undefined}>
       <span class={`glyph tone-${tone}`} aria-hidden="true">
-        {tone === "info" && !waiting ? "i" : glyphs[tone]}
+        {tone === "info" && !waiting ? msg`i` : glyphs[tone]}
       </span>
       <div class="notice-body">{children}</div>
     </div>
@@ -31,7 +32,7 @@ export function ErrorPanel({ error, retry }: { error: ApiError; retry?: () => vo
       {retry && (
         <span class="row">
           <Button small onClick={retry}>
-            Try again
+            {msg`Try again`}
           </Button>
         </span>
       )}
@@ -68,11 +69,11 @@ export function Skeleton({ lines = 4 }: { lines?: number }) {
     return null;
   }
   return (
-    <div class="skeleton" role="status" aria-label="Reading">
+    <div class="skeleton" role="status" aria-label={msg`Reading`}>
       {Array.from({ length: lines }, (_, i) => (
         <i key={i} />
       ))}
-      {phase === 2 && <span class="muted">Still reading; the node is slow to answer.</span>}
+      {phase === 2 && <span class="muted">{msg`Still reading; the node is slow to answer.`}</span>}
     </div>
   );
 }

@@ -1,4 +1,5 @@
 import { Link } from "./Link";
+import { msg } from "../text";
 
 /** The page of an object that is given as kind and name, such as "vdisk demo"; what follows is a part of it. */
 export function objectAddress(object: string): string | undefined {
@@ -40,5 +41,5 @@ export function ObjectLink({ object }: { object: string }) {
 
 /** A link to what happened to an object. */
 export function EventsOf({ object }: { object: string }) {
-  return <Link to={"/events?object=" + encodeURIComponent(object)}>Events</Link>;
+  return <Link to={"/events?object=" + encodeURIComponent(object)}>{msg`Events`}</Link>;
 }

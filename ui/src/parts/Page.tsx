@@ -1,6 +1,7 @@
 import type { ComponentChildren } from "preact";
 import { useEffect } from "preact/hooks";
 import { Link } from "./Link";
+import { msg } from "../text";
 
 type Props = {
   title: string;
@@ -14,13 +15,13 @@ type Props = {
 /** A page: where it is, its name, its state, its actions, its content. */
 export function Page({ title, crumbs, state, actions, children }: Props) {
   useEffect(() => {
-    document.title = `${title} · ovgate`;
+    document.title = msg`${title} · ovgate`;
   }, [title]);
   return (
     <div class="page">
       <div class="page-head">
         {crumbs && (
-          <nav class="crumbs" aria-label="Breadcrumb">
+          <nav class="crumbs" aria-label={msg`Breadcrumb`}>
             {crumbs.map((c, i) => (
               <span key={c.to}>
                 {i > 0 && <span aria-hidden="true"> / </span>}

@@ -1,14 +1,15 @@
 import { TextField } from "./Field";
+import { msg } from "../text";
 
 /** The node refuses shorter ones. */
 export const passwordLengthMin = 10;
 
 const judgements = [
-  { tone: "bad", word: "Too short" },
-  { tone: "bad", word: "Weak: easy to guess" },
-  { tone: "warn", word: "Fair: a few more characters help" },
-  { tone: "ok", word: "Good" },
-  { tone: "ok", word: "Strong" },
+  { tone: "bad", word: msg`Too short` },
+  { tone: "bad", word: msg`Weak: easy to guess` },
+  { tone: "warn", word: msg`Fair: a few more characters help` },
+  { tone: "ok", word: msg`Good` },
+  { tone: "ok", word: msg`Strong` },
 ] as const;
 
 /** 0 (too short) to 4, mainly by length: a rough guide, the node only checks the length. */
@@ -41,7 +42,7 @@ export function NewPasswordField(props: Props) {
     <div class="stack">
       <TextField
         {...props}
-        hint={`At least ${passwordLengthMin} characters; a sentence is easier to keep than symbols.`}
+        hint={msg`At least ${passwordLengthMin} characters; a sentence is easier to keep than symbols.`}
         input={{ type: "password", autocomplete: "new-password" }}
       />
       {props.value !== "" && (

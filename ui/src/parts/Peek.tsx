@@ -4,6 +4,7 @@ import { closePeek, peekOn } from "../store/peek";
 import { Button } from "./Button";
 import { Icon } from "./Icon";
 import { Link } from "./Link";
+import { msg } from "../text";
 
 /** Where the panel has no room beside the list and covers it, as the shell's phone layout begins. */
 const narrow = matchMedia("(max-width: 820px)");
@@ -56,13 +57,13 @@ export function Peek({ id, title, to, state, children }: Props) {
         <h2 id="peek-title" aria-live="polite">
           {title}
         </h2>
-        <Button kind="quiet" small icon label="Row before" onClick={() => peekOn(-1)}>
+        <Button kind="quiet" small icon label={msg`Row before`} onClick={() => peekOn(-1)}>
           ↑
         </Button>
-        <Button kind="quiet" small icon label="Next row" onClick={() => peekOn(1)}>
+        <Button kind="quiet" small icon label={msg`Next row`} onClick={() => peekOn(1)}>
           ↓
         </Button>
-        <Button kind="quiet" small icon label="Close" onClick={closePeek}>
+        <Button kind="quiet" small icon label={msg`Close`} onClick={closePeek}>
           <Icon name="close" />
         </Button>
         <div class="peek-state">
@@ -70,7 +71,7 @@ export function Peek({ id, title, to, state, children }: Props) {
           <span class="spacer" />
           {to && (
             <Link class="btn small" to={to}>
-              Open
+              {msg`Open`}
             </Link>
           )}
         </div>

@@ -2,6 +2,7 @@ import { bytes, count, latency, MiB, rate } from "../format";
 import { live, type Kind, type Range } from "../store/history";
 import { cacheHits, type Sample } from "../store/metrics";
 import { Chart } from "./Chart";
+import { msg } from "../text";
 
 /** Zero is "there was none" for a latency: a gap, not a fast answer. */
 const some = (us: number): number | null => (us > 0 ? us : null);
@@ -14,19 +15,19 @@ export function PerformanceCharts({ kind, samples, range }: { kind: Kind; sample
   return (
     <>
       <Chart
-        title="IOPS"
+        title={msg`IOPS`}
         class="span-6"
         samples={samples}
         range={range}
         format={count}
         least={10}
         series={[
-          { label: "Read", color: "c1", value: (s) => s.performance.readIops },
-          { label: "Write", color: "c2", value: (s) => s.performance.writeIops },
+          { label: msg`Read`, color: "c1", value: (s) => s.performance.readIops },
+          { label: msg`Write`, color: "c2", value: (s) => s.performance.writeIops },
         ]}
       />
       <Chart
-        title="Throughput"
+        title={msg`Throughput`}
         class="span-6"
         samples={samples}
         range={range}
@@ -34,59 +35,59 @@ export function PerformanceCharts({ kind, samples, range }: { kind: Kind; sample
         least={MiB}
         binary
         series={[
-          { label: "Read", color: "c1", value: (s) => s.performance.readBytesPerSecond },
-          { label: "Write", color: "c2", value: (s) => s.performance.writeBytesPerSecond },
+          { label: msg`Read`, color: "c1", value: (s) => s.performance.readBytesPerSecond },
+          { label: msg`Write`, color: "c2", value: (s) => s.performance.writeBytesPerSecond },
         ]}
       />
       <Chart
-        title="Latency"
+        title={msg`Latency`}
         class="span-6"
         samples={samples}
         range={range}
         format={latency}
         least={1000}
         series={[
-          { label: "Read p99", color: "c1", value: (s) => some(s.performance.readP99Us) },
-          { label: "Write p99", color: "c2", value: (s) => some(s.performance.writeP99Us) },
-          { label: "Read p50", color: "c4", dashed: true, value: (s) => some(s.performance.readP50Us) },
-          { label: "Write p50", color: "c3", dashed: true, value: (s) => some(s.performance.writeP50Us) },
+          { label: msg`Read p99`, color: "c1", value: (s) => some(s.performance.readP99Us) },
+          { label: msg`Write p99`, color: "c2", value: (s) => some(s.performance.writeP99Us) },
+          { label: msg`Read p50`, color: "c4", dashed: true, value: (s) => some(s.performance.readP50Us) },
+          { label: msg`Write p50`, color: "c3", dashed: true, value: (s) => some(s.performance.writeP50Us) },
         ]}
       />
       <Chart
-        title="Cache hits"
+        title={msg`Cache hits`}
         class="span-6"
         samples={samples}
         range={range}
         format={share}
         least={100}
         most={100}
-        series={[{ label: "Reads", color: "c1", none: "–", value: (s) => cacheHits(s.performance) }]}
+        series={[{ label: msg`Reads`, color: "c1", none: "–", value: (s) => cacheHits(s.performance) }]}
       />
       <Chart
-        title="Journal, not yet on the backend"
+        title={msg`Journal, not yet on the backend`}
         class={beside ? "span-6" : "span-12"}
         samples={samples}
         range={range}
         format={bytes}
         least={MiB}
         binary
-        series={[{ label: "Used", color: "c3", value: (s) => s.journalUsed }]}
+        series={[{ label: msg`Used`, color: "c3", value: (s) => s.journalUsed }]}
       />
       {beside && kind === "vpool" && (
         <Chart
-          title="Stored on the backend"
+          title={msg`Stored on the backend`}
           class="span-6"
           samples={samples}
           range={range}
           format={bytes}
           least={MiB}
           binary
-          series={[{ label: "Stored", color: "c4", value: (s) => s.stored || null }]}
+          series={[{ label: msg`Stored`, color: "c4", value: (s) => s.stored || null }]}
         />
       )}
       {beside && kind === "node" && (
         <Chart
-          title="Machine"
+          title={msg`Machine`}
           class="span-6"
           samples={samples}
           range={range}
@@ -94,8 +95,8 @@ export function PerformanceCharts({ kind, samples, range }: { kind: Kind; sample
           least={100}
           most={100}
           series={[
-            { label: "Processors", color: "c1", value: (s) => s.cpu ?? null },
-            { label: "Memory", color: "c4", value: (s) => s.memory ?? null },
+            { label: msg`Processors`, color: "c1", value: (s) => s.cpu ?? null },
+            { label: msg`Memory`, color: "c4", value: (s) => s.memory ?? null },
           ]}
         />
       )}

@@ -2,6 +2,7 @@ import type uPlot from "uplot";
 import { signal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { theme } from "../theme";
+import { msg } from "../text";
 
 export type Line = {
   label: string;
@@ -78,7 +79,7 @@ export function Plot(props: Props) {
     const resized = new ResizeObserver(() => plot.current?.setSize({ width: element.clientWidth, height }));
     resized.observe(element);
     // A canvas does not follow custom properties: draw again when the system's scheme changes.
-    const scheme = matchMedia("(prefers-color-scheme: dark)");
+    const scheme = matchMedia(msg`(prefers-color-scheme: dark)`);
     scheme.addEventListener("change", draw);
     return () => {
       gone = true;

@@ -3,6 +3,7 @@ import type { RemoteKind, RemoteOptions, RemoteOptionsInput } from "../api/gen";
 import { MiB } from "../format";
 import type { Submit } from "../store/submit";
 import { CheckField, Field, SelectField, TextField } from "./Field";
+import { msg } from "../text";
 
 type Key = keyof RemoteOptionsInput;
 
@@ -24,61 +25,61 @@ function choices(...all: string[]): { value: string; text: string }[] {
 
 const first: Record<RemoteKind, Spec[]> = {
   s3: [
-    { key: "url", label: "Endpoint", hint: "Empty: Amazon's of the region.", placeholder: "https://s3.example.org" },
-    { key: "region", label: "Region" },
-    { key: "container", label: "Bucket", hint: "It is there already." },
-    { key: "user", label: "Access key" },
+    { key: "url", label: msg`Endpoint`, hint: msg`Empty: Amazon's of the region.`, placeholder: "https://s3.example.org" },
+    { key: "region", label: msg`Region` },
+    { key: "container", label: msg`Bucket`, hint: msg`It is there already.` },
+    { key: "user", label: msg`Access key` },
   ],
   swift: [
-    { key: "url", label: "Where users sign in", placeholder: "https://keystone.example.org:5000/v3" },
-    { key: "container", label: "Container", hint: "Made when it is missing." },
-    { key: "project", label: "Project" },
-    { key: "domain", label: "Domain" },
-    { key: "user", label: "User", hint: "Or the id of an application credential." },
+    { key: "url", label: msg`Where users sign in`, placeholder: "https://keystone.example.org:5000/v3" },
+    { key: "container", label: msg`Container`, hint: msg`Made when it is missing.` },
+    { key: "project", label: msg`Project` },
+    { key: "domain", label: msg`Domain` },
+    { key: "user", label: msg`User`, hint: msg`Or the id of an application credential.` },
   ],
 };
 
 const shared: Spec[] = [
-  { key: "connections", label: "Connections at a time", hint: "0: 64.", number: true },
-  { key: "uploadBytes", label: "Upload limit, MiB/s", hint: "Of each vPool. 0: no bound.", number: true, unit: MiB },
-  { key: "downloadBytes", label: "Download limit, MiB/s", hint: "Of each vPool. 0: no bound.", number: true, unit: MiB },
-  { key: "proxy", label: "HTTP proxy", placeholder: "http://proxy.example.org:3128" },
-  { key: "ca", label: "Certificates to trust", hint: "PEM, in place of the system's.", lines: true },
+  { key: "connections", label: msg`Connections at a time`, hint: "0: 64.", number: true },
+  { key: "uploadBytes", label: msg`Upload limit, MiB/s`, hint: msg`Of each vPool. 0: no bound.`, number: true, unit: MiB },
+  { key: "downloadBytes", label: msg`Download limit, MiB/s`, hint: msg`Of each vPool. 0: no bound.`, number: true, unit: MiB },
+  { key: "proxy", label: msg`HTTP proxy`, placeholder: "http://proxy.example.org:3128" },
+  { key: "ca", label: msg`Certificates to trust`, hint: msg`PEM, in place of the system's.`, lines: true },
 ];
 
 const more: Record<RemoteKind, Spec[]> = {
   s3: [
     {
       key: "addressing",
-      label: "Place of the bucket's name",
+      label: msg`Place of the bucket's name`,
       options: [
-        { value: "auto", text: "found out" },
-        { value: "path", text: "in the path" },
-        { value: "virtual", text: "in the host's name" },
+        { value: "auto", text: msg`found out` },
+        { value: "path", text: msg`in the path` },
+        { value: "virtual", text: msg`in the host's name` },
       ],
     },
-    { key: "sse", label: "Encryption by the store", options: choices("none", "AES256", "aws:kms") },
-    { key: "sseKey", label: "Id of the key with aws:kms" },
+    { key: "sse", label: msg`Encryption by the store`, options: choices("none", "AES256", "aws:kms") },
+    { key: "sseKey", label: msg`Id of the key with aws:kms` },
     ...shared,
   ],
   swift: [
     {
       key: "authVersion",
-      label: "Version of the sign-in",
+      label: msg`Version of the sign-in`,
       number: true,
-      options: [{ value: "0", text: "by the URL" }, ...choices("1", "2", "3")],
+      options: [{ value: "0", text: msg`by the URL` }, ...choices("1", "2", "3")],
     },
-    { key: "projectDomain", label: "Domain of the project", hint: "Empty: the user's." },
-    { key: "region", label: "Region" },
-    { key: "endpoint", label: "Endpoint of the catalogue", options: choices("public", "internal", "admin") },
-    { key: "policy", label: "Storage policy", hint: "Of containers that are made. Empty: the cluster's default." },
+    { key: "projectDomain", label: msg`Domain of the project`, hint: msg`Empty: the user's.` },
+    { key: "region", label: msg`Region` },
+    { key: "endpoint", label: msg`Endpoint of the catalogue`, options: choices("public", "internal", "admin") },
+    { key: "policy", label: msg`Storage policy`, hint: msg`Of containers that are made. Empty: the cluster's default.` },
     {
       key: "shards",
-      label: "Containers that vDisks spread over",
-      hint: "1 to 256. Not to be changed while vPools are on it.",
+      label: msg`Containers that vDisks spread over`,
+      hint: msg`1 to 256. Not to be changed while vPools are on it.`,
       number: true,
     },
-    { key: "trust", label: "Id of a trust" },
+    { key: "trust", label: msg`Id of a trust` },
     ...shared,
   ],
 };
@@ -126,7 +127,7 @@ export function changedOptions(form: RemoteForm, before: RemoteForm): RemoteOpti
     }
     const n = Math.round(Number(now) * (s.unit ?? 1));
     if (s.number && (now === "" || !Number.isFinite(n))) {
-      throw badField(s.key, "Enter a number");
+      throw badField(s.key, msg`Enter a number`);
     }
     out[s.key] = s.number ? n : now;
   }
@@ -176,22 +177,22 @@ export function RemoteFields({ form, onForm, submit, change }: Props) {
       {first[form.kind].filter((s) => !noSecret || s.key !== "user").map(one)}
       {!noSecret && (
         <TextField
-          label={form.kind === "s3" ? "Secret key" : "Password"}
+          label={form.kind === "s3" ? msg`Secret key` : msg`Password`}
           name="secret"
           value={form.secret}
           onValue={(secret) => onForm({ ...form, secret })}
-          hint={change ? "Empty: it stays. It is kept sealed, and shown nowhere." : "It is kept sealed, and shown nowhere."}
+          hint={change ? msg`Empty: it stays. It is kept sealed, and shown nowhere.` : msg`It is kept sealed, and shown nowhere.`}
           error={submit.at("secret")}
           input={{ type: "password", autocomplete: "new-password" }}
         />
       )}
       <CheckField name="flag" checked={form.flag} onValue={(flag) => onForm({ ...form, flag })}>
         {form.kind === "s3"
-          ? "Keys of the environment or of the machine's role, no access key"
-          : "The user is the id of an application credential"}
+          ? msg`Keys of the environment or of the machine's role, no access key`
+          : msg`The user is the id of an application credential`}
       </CheckField>
       <details class="more">
-        <summary>More options</summary>
+        <summary>{msg`More options`}</summary>
         <div class="stack-wide">{more[form.kind].map(one)}</div>
       </details>
     </>

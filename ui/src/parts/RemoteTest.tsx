@@ -7,6 +7,7 @@ import { Dialog } from "./Dialog";
 import { ErrorPanel, Notice } from "./Notice";
 import { Facts } from "./Page";
 import { Tag } from "./StateTag";
+import { msg } from "../text";
 
 /** What was tried at something remote, step by step. */
 export function Steps({ steps }: { steps: RemoteStep[] }) {
@@ -14,7 +15,7 @@ export function Steps({ steps }: { steps: RemoteStep[] }) {
     <ul class="stack">
       {steps.map((s) => (
         <li key={s.step}>
-          <Tag tone={s.ok ? "ok" : "bad"} word={s.ok ? "Works" : "Does not work"} /> <b>{s.step}</b>
+          <Tag tone={s.ok ? "ok" : "bad"} word={s.ok ? msg`Works` : msg`Does not work`} /> <b>{s.step}</b>
           {s.detail && `: ${s.detail}`}
         </li>
       ))}
@@ -35,7 +36,7 @@ export function RemoteTest({ name, facts, warnings, test, onClose }: Props) {
   const submit = useSubmit();
   const [steps, setSteps] = useState<RemoteStep[] | undefined>(undefined);
   return (
-    <Dialog title={`Test ${name}`} onClose={onClose}>
+    <Dialog title={msg`Test ${name}`} onClose={onClose}>
       <Facts rows={facts} />
       {warnings.map((w) => (
         <Notice key={w} tone="warn">
@@ -46,7 +47,7 @@ export function RemoteTest({ name, facts, warnings, test, onClose }: Props) {
       {submit.error && <ErrorPanel error={submit.error} />}
       <div class="dialog-foot">
         <Button kind="primary" needs="manage" busy={submit.busy} onClick={() => void submit.run(async () => setSteps(await test()))}>
-          Test now
+          {msg`Test now`}
         </Button>
       </div>
     </Dialog>

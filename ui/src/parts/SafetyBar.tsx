@@ -1,6 +1,7 @@
 import { count, plural } from "../format";
 import { StackBar } from "./StackBar";
 import type { Tone } from "./StateTag";
+import { msg, noun } from "../text";
 
 /** The tone of how many more devices may be lost; null: nothing was surveyed, or is stored. */
 export function safetyTone(tolerates: number | null): Tone {
@@ -13,10 +14,10 @@ function colour(losses: number): string {
 
 function words(losses: number): string {
   return losses < 0
-    ? "cannot be read now"
+    ? msg`cannot be read now`
     : losses === 0
-      ? "survive no further loss"
-      : `survive the loss of ${plural(losses, "more device")}`;
+      ? msg`survive no further loss`
+      : msg`survive the loss of ${plural(losses, noun`more device`)}`;
 }
 
 /** Objects by how many more devices they may lose: the poorest first. */

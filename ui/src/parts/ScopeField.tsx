@@ -5,6 +5,7 @@ import { anywhere, denied } from "../store/session";
 import type { Submit } from "../store/submit";
 import { SelectField } from "./Field";
 import { roleOptions } from "./roles";
+import { msg } from "../text";
 
 /** The request for a role over everything, or over one scope. */
 export function limitOf(role: Role, scope: string): { role: RoleOrNone; grants?: GrantInput[] } {
@@ -17,11 +18,11 @@ type Props = { role: Role; onRole: (role: Role) => void; scope: string; onScope:
 export function ScopeField({ role, onRole, scope, onScope, submit }: Props) {
   const vpools = useVPoolChoices().data?.items ?? [];
   const backends = useBackendChoices().data?.items ?? [];
-  const everything = denied("read") ? [] : [{ value: "", text: "Everything" }];
+  const everything = denied("read") ? [] : [{ value: "", text: msg`Everything` }];
   const options = [
     ...everything,
-    ...vpools.map((p) => ({ value: `vpool:${p.id}`, text: `vPool ${p.name}` })),
-    ...backends.map((b) => ({ value: `backend:${b.id}`, text: `Backend ${b.name}` })),
+    ...vpools.map((p) => ({ value: `vpool:${p.id}`, text: msg`vPool ${p.name}` })),
+    ...backends.map((b) => ({ value: `backend:${b.id}`, text: msg`Backend ${b.name}` })),
   ];
   const first = options[0]?.value;
   useEffect(() => {
@@ -32,14 +33,14 @@ export function ScopeField({ role, onRole, scope, onScope, submit }: Props) {
   return (
     <>
       <SelectField
-        label="Role"
+        label={msg`Role`}
         name="role"
         value={role}
         onValue={(r) => onRole(r as Role)}
         options={roleOptions.filter((o) => !denied(o.value, anywhere))}
         error={submit.at("role")}
       />
-      <SelectField label="On" name="scope" value={scope} onValue={onScope} options={options} error={submit.at("grants")} />
+      <SelectField label={msg`On`} name="scope" value={scope} onValue={onScope} options={options} error={submit.at("grants")} />
     </>
   );
 }

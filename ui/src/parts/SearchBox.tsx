@@ -1,5 +1,6 @@
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { query, setQuery } from "../router";
+import { msg } from "../text";
 
 /** Wait after a key before the node is asked: shorter asks for every letter. */
 const pauseMs = 250;
@@ -7,7 +8,7 @@ const pauseMs = 250;
 type Props = { label: string; param?: string; placeholder?: string };
 
 /** A filter text that lives in the address, as q unless param says otherwise. */
-export function SearchBox({ label, param = "q", placeholder = "Filter" }: Props) {
+export function SearchBox({ label, param = "q", placeholder = msg`Filter` }: Props) {
   const asked = query.value.get(param) ?? "";
   const [text, setText] = useState(asked);
   const timer = useRef<ReturnType<typeof setTimeout> | undefined>(undefined);

@@ -11,9 +11,10 @@ import { Link } from "./Link";
 import { navigation, type Entry } from "./navigation";
 import { healthFace, Tag } from "./StateTag";
 import { UserMenu } from "./UserMenu";
+import { msg, rich } from "../text";
 
 /** The key that K is pressed with, as this computer's keyboard calls it. */
-const commandKey = /Mac|iPhone|iPad/.test(navigator.platform) ? "⌘" : "Ctrl";
+const commandKey = /Mac|iPhone|iPad/.test(navigator.platform) ? "⌘" : msg`Ctrl`;
 
 /** The frame of the console: top bar, navigation, page. */
 export function Shell({ search, keys, children }: { search: () => void; keys: () => void; children: ComponentChildren }) {
@@ -31,7 +32,7 @@ export function Shell({ search, keys, children }: { search: () => void; keys: ()
   return (
     <div class={narrow.value ? "shell narrow" : "shell"}>
       <a class="skip" href="#main">
-        Skip to content
+        {msg`Skip to content`}
       </a>
       <TopBar search={search} keys={keys} />
       <Navigation />
@@ -48,18 +49,17 @@ function TopBar({ search, keys }: { search: () => void; keys: () => void }) {
   const status = useStatus();
   const causes = status.data?.health.causes.length ?? 0;
   // Health that was true once is not shown as if it were true now.
-  const unknown = { tone: "idle", word: "Health unknown" } as const;
+  const unknown = { tone: "idle", word: msg`Health unknown` } as const;
   const face = status.data && (status.error ? unknown : healthFace(status.data.health.state));
   return (
     <header class="topbar">
       <Link class="brand" to="/">
-        <Logo /> ovgate
-        {status.data && <span class="node">{status.data.node.name}</span>}
+        {rich`${<Logo />} ovgate${status.data && <span class="node">{status.data.node.name}</span>}`}
       </Link>
       <span class="spacer" />
       <button type="button" class="pill" onClick={search}>
         <Icon name="search" />
-        <span class="unseen-phone">Search</span> <kbd class="hide-phone">{commandKey} K</kbd>
+        <span class="unseen-phone">{msg`Search`}</span> <kbd class="hide-phone">{commandKey} K</kbd>
       </button>
       <Connection />
       {face && (
@@ -82,7 +82,7 @@ function Running() {
     <button
       type="button"
       class="pill"
-      aria-label={n === 1 ? "1 task runs" : n > 0 ? `${n} tasks run` : "Tasks and events"}
+      aria-label={n === 1 ? msg`1 task runs` : n > 0 ? msg`${n} tasks run` : msg`Tasks and events`}
       aria-expanded={dockOpen.value}
       aria-controls="dock"
       onClick={() => (dockOpen.value = !dockOpen.value)}
@@ -95,13 +95,13 @@ function Running() {
 
 function Connection() {
   const faces = {
-    live: { tone: "ok", word: "Live" },
-    connecting: { tone: "info", word: "Connecting" },
-    lost: { tone: "warn", word: "Reconnecting" },
+    live: { tone: "ok", word: msg`Live` },
+    connecting: { tone: "info", word: msg`Connecting` },
+    lost: { tone: "warn", word: msg`Reconnecting` },
   } as const;
   return (
     <span class={stream.value === "live" ? "hide-phone" : ""} role="status">
-      <Tag {...faces[stream.value]} title="Whether this page follows the node" />
+      <Tag {...faces[stream.value]} title={msg`Whether this page follows the node`} />
     </span>
   );
 }
@@ -119,13 +119,13 @@ function Navigation() {
     }
   }, [here]);
   return (
-    <nav class="side" aria-label="Main" ref={nav}>
+    <nav class="side" aria-label={msg`Main`} ref={nav}>
       {groups.map(([title, entries]) => (
         <Group key={title} title={title} entries={entries} />
       ))}
       <div class="foot">
-        <button type="button" class="collapse" aria-pressed={narrow.value} title="Icons alone" onClick={() => setNarrow(!narrow.value)}>
-          <span aria-hidden="true">{narrow.value ? "»" : "«"}</span> <span class="wide-only">Icons alone</span>
+        <button type="button" class="collapse" aria-pressed={narrow.value} title={msg`Icons alone`} onClick={() => setNarrow(!narrow.value)}>
+          <span aria-hidden="true">{narrow.value ? "»" : "«"}</span> <span class="wide-only">{msg`Icons alone`}</span>
         </button>
         <span class="wide-only">{status.data && `ovgate ${status.data.version}`}</span>
       </div>

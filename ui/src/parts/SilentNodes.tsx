@@ -1,6 +1,7 @@
 import type { SilentNode } from "../api/gen";
 import { Age } from "./Age";
 import { Notice } from "./Notice";
+import { msg, rich } from "../text";
 
 /** Names nodes that did not answer; what they would have told is in words, such as "Its tasks". */
 export function SilentNodes({ nodes, what }: { nodes: SilentNode[]; what: string }) {
@@ -9,14 +10,13 @@ export function SilentNodes({ nodes, what }: { nodes: SilentNode[]; what: string
       {nodes.map((n) => (
         <Notice key={n.node} tone="warn">
           <span>
-            Node {n.node} does not answer.{" "}
-            {n.observedAt ? (
+            {rich`Node ${n.node} does not answer. ${n.observedAt ? (
               <>
-                What is shown of it was so <Age at={n.observedAt} />.
+                {rich`What is shown of it was so ${<Age at={n.observedAt} />}.`}
               </>
             ) : (
-              `${what} are not shown.`
-            )}
+              msg`${what} are not shown.`
+            )}`}
           </span>
           <span class="muted small">{n.error}</span>
         </Notice>

@@ -1,5 +1,6 @@
 import { GiB, MiB, TiB } from "../format";
 import { Field } from "./Field";
+import { msg } from "../text";
 
 const units = { MiB, GiB, TiB };
 export type SizeUnit = keyof typeof units;
@@ -44,7 +45,7 @@ export function SizeField({ label, name, value, onValue, hint, error }: Props) {
           />
           <select
             class="input"
-            aria-label={`Unit of ${label.toLowerCase()}`}
+            aria-label={msg`Unit of ${label.toLowerCase()}`}
             value={value.unit}
             onChange={(event) => onValue({ ...value, unit: event.currentTarget.value as SizeUnit })}
           >

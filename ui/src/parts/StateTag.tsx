@@ -1,4 +1,5 @@
 import type { DtlState, HealthState, JobState, VDiskState, VPoolState } from "../api/gen";
+import { msg } from "../text";
 
 export type Tone = "ok" | "warn" | "bad" | "info" | "idle";
 
@@ -7,51 +8,51 @@ export const glyphs: Record<Tone, string> = { ok: "●", warn: "▲", bad: "✕"
 export type Face = { tone: Tone; word: string };
 
 const vdiskFaces: Record<VDiskState, Face> = {
-  running: { tone: "ok", word: "Running" },
-  opening: { tone: "info", word: "Opening" },
-  stalled: { tone: "bad", word: "Stalled" },
-  degraded: { tone: "warn", word: "Degraded" },
-  fenced: { tone: "bad", word: "Fenced" },
-  failed: { tone: "bad", word: "Failed" },
-  lost_tail: { tone: "bad", word: "Lost tail" },
-  corrupt: { tone: "bad", word: "Corrupt" },
-  closed: { tone: "idle", word: "Closed" },
-  deleting: { tone: "info", word: "Deleting" },
-  template: { tone: "idle", word: "Template" },
-  transferring: { tone: "info", word: "Transferring" },
-  trashed: { tone: "idle", word: "In the trash" },
-  elsewhere: { tone: "info", word: "On another node" },
-  suspended: { tone: "bad", word: "Suspended" },
-  waiting: { tone: "bad", word: "Waits for its node" },
+  running: { tone: "ok", word: msg`Running` },
+  opening: { tone: "info", word: msg`Opening` },
+  stalled: { tone: "bad", word: msg`Stalled` },
+  degraded: { tone: "warn", word: msg`Degraded` },
+  fenced: { tone: "bad", word: msg`Fenced` },
+  failed: { tone: "bad", word: msg`Failed` },
+  lost_tail: { tone: "bad", word: msg`Lost tail` },
+  corrupt: { tone: "bad", word: msg`Corrupt` },
+  closed: { tone: "idle", word: msg`Closed` },
+  deleting: { tone: "info", word: msg`Deleting` },
+  template: { tone: "idle", word: msg`Template` },
+  transferring: { tone: "info", word: msg`Transferring` },
+  trashed: { tone: "idle", word: msg`In the trash` },
+  elsewhere: { tone: "info", word: msg`On another node` },
+  suspended: { tone: "bad", word: msg`Suspended` },
+  waiting: { tone: "bad", word: msg`Waits for its node` },
 };
 
 const vpoolFaces: Record<VPoolState, Face> = {
-  running: { tone: "ok", word: "Running" },
-  degraded: { tone: "warn", word: "Degraded" },
-  offline: { tone: "bad", word: "Offline" },
-  elsewhere: { tone: "info", word: "On another node" },
+  running: { tone: "ok", word: msg`Running` },
+  degraded: { tone: "warn", word: msg`Degraded` },
+  offline: { tone: "bad", word: msg`Offline` },
+  elsewhere: { tone: "info", word: msg`On another node` },
 };
 
 const healthFaces: Record<HealthState, Face> = {
-  ok: { tone: "ok", word: "Healthy" },
-  warning: { tone: "warn", word: "Warning" },
-  error: { tone: "bad", word: "Error" },
+  ok: { tone: "ok", word: msg`Healthy` },
+  warning: { tone: "warn", word: msg`Warning` },
+  error: { tone: "bad", word: msg`Error` },
 };
 
 const copyFaces: Record<DtlState, Face> = {
-  ok: { tone: "ok", word: "There" },
-  catchup: { tone: "info", word: "Being made" },
-  degraded: { tone: "warn", word: "Missing" },
-  off: { tone: "idle", word: "Off" },
+  ok: { tone: "ok", word: msg`There` },
+  catchup: { tone: "info", word: msg`Being made` },
+  degraded: { tone: "warn", word: msg`Missing` },
+  off: { tone: "idle", word: msg`Off` },
 };
 
 const jobFaces: Record<JobState, Face> = {
-  queued: { tone: "idle", word: "Queued" },
-  running: { tone: "info", word: "Running" },
-  waiting: { tone: "warn", word: "Waiting" },
-  done: { tone: "ok", word: "Done" },
-  failed: { tone: "bad", word: "Failed" },
-  cancelled: { tone: "idle", word: "Cancelled" },
+  queued: { tone: "idle", word: msg`Queued` },
+  running: { tone: "info", word: msg`Running` },
+  waiting: { tone: "warn", word: msg`Waiting` },
+  done: { tone: "ok", word: msg`Done` },
+  failed: { tone: "bad", word: msg`Failed` },
+  cancelled: { tone: "idle", word: msg`Cancelled` },
 };
 
 /** States of a vDisk in the order a filter offers them. */

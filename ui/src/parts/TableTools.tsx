@@ -9,6 +9,7 @@ import { Anchored } from "./Anchored";
 import { Button } from "./Button";
 import type { Column } from "./DataTable";
 import { CheckField } from "./Field";
+import { msg, rich } from "../text";
 
 /** Most rows of a CSV file; who has more narrows the filter, or asks the API. */
 const csvRowsMax = 20_000;
@@ -45,10 +46,10 @@ function View<T>({ table, columns }: { table: string; columns: Column<T>[] }) {
       class="btn"
       text={
         <>
-          View <span aria-hidden="true">▾</span>
+          {rich`View ${<span aria-hidden="true">▾</span>}`}
         </>
       }
-      label="View of the table"
+      label={msg`View of the table`}
       haspopup="dialog"
       panel="view"
       content={panel}
@@ -57,18 +58,18 @@ function View<T>({ table, columns }: { table: string; columns: Column<T>[] }) {
       {() => (
         <>
           <fieldset>
-            <legend>Rows</legend>
+            <legend>{msg`Rows`}</legend>
             <div class="segments">
               {[false, true].map((close) => (
                 <label key={String(close)}>
                   <input class="visually-hidden" type="radio" name={id} checked={compact.value === close} onChange={() => setCompact(close)} />
-                  {close ? "Compact" : "Comfortable"}
+                  {close ? msg`Compact` : msg`Comfortable`}
                 </label>
               ))}
             </div>
           </fieldset>
           <fieldset>
-            <legend>Columns</legend>
+            <legend>{msg`Columns`}</legend>
             <div class="view-columns">
               {columns.slice(1).map((c) => (
                 <CheckField key={c.key} name={"column-" + c.key} checked={shown.has(c.key)} onValue={(on) => chooseColumn(table, columns, c.key, on)}>
@@ -79,7 +80,7 @@ function View<T>({ table, columns }: { table: string; columns: Column<T>[] }) {
           </fieldset>
           <div class="view-foot">
             <Button small onClick={() => resetColumns(table)}>
-              The usual columns
+              {msg`The usual columns`}
             </Button>
           </div>
         </>
@@ -116,9 +117,9 @@ function CSVButton<T>({ table, noun, columns, read }: Props<T>) {
       const text = csv([cells.map((c) => c.title), ...rows.map((r) => cells.map((c) => c.value(r)))]);
       save(new Blob([text], { type: "text/csv;charset=utf-8;header=present" }), file);
       if (next) {
-        toast("warn", `${file} has the first ${plural(rows.length, noun)} of more: narrow the filter for the others`);
+        toast("warn", msg`${file} has the first ${plural(rows.length, noun)} of more: narrow the filter for the others`);
       } else {
-        toast("ok", `${file} has ${plural(rows.length, noun)}`);
+        toast("ok", msg`${file} has ${plural(rows.length, noun)}`);
       }
     } catch (error) {
       toast("bad", asApiError(error).message);
@@ -126,8 +127,8 @@ function CSVButton<T>({ table, noun, columns, read }: Props<T>) {
     setBusy(false);
   };
   return (
-    <Button busy={busy} label="The list as a CSV file" onClick={() => void write()}>
-      CSV
+    <Button busy={busy} label={msg`The list as a CSV file`} onClick={() => void write()}>
+      {msg`CSV`}
     </Button>
   );
 }

@@ -3,6 +3,7 @@ import { closeToast, toasts } from "../store/toasts";
 import { Button } from "./Button";
 import { Icon } from "./Icon";
 import { glyphs } from "./StateTag";
+import { msg } from "../text";
 
 /** The messages at the bottom right: read out when they come. */
 export function Toasts() {
@@ -23,15 +24,15 @@ export function Toasts() {
       {shown.map((t) => (
         <div key={t.id} class="toast" role={t.tone === "bad" ? "alert" : "status"}>
           <span class={`glyph tone-${t.tone}`} aria-hidden="true">
-            {t.tone === "info" ? "i" : glyphs[t.tone]}
+            {t.tone === "info" ? msg`i` : glyphs[t.tone]}
           </span>
           <span>{t.text}</span>
           {t.undo && (
             <Button small onClick={t.undo}>
-              Undo
+              {msg`Undo`}
             </Button>
           )}
-          <Button kind="quiet" small icon label="Close message" onClick={() => closeToast(t.id)}>
+          <Button kind="quiet" small icon label={msg`Close message`} onClick={() => closeToast(t.id)}>
             <Icon name="close" />
           </Button>
         </div>

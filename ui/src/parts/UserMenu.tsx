@@ -3,8 +3,10 @@ import { session, signOut } from "../store/session";
 import { asApiError } from "../store/query";
 import { toast } from "../store/toasts";
 import { setTheme, theme, themes } from "../theme";
+import { SelectField } from "./Field";
 import { Icon } from "./Icon";
 import { PasswordDialog } from "../pages/PasswordDialog";
+import { language, languages, msg, rich, setLanguage } from "../text";
 
 /** Who is signed in, the theme, one's own password, signing out. */
 export function UserMenu({ keys }: { keys: () => void }) {
@@ -13,15 +15,16 @@ export function UserMenu({ keys }: { keys: () => void }) {
   const user = session.value?.user ?? "";
   return (
     <>
-      <button type="button" class="pill" popovertarget="user-menu" aria-label={`User menu of ${user}`}>
+      <button type="button" class="pill" popovertarget="user-menu" aria-label={msg`User menu of ${user}`}>
         <Icon name="person" /> <span class="unseen-phone">{user}</span>
       </button>
       <div id="user-menu" class="menu" popover="auto" ref={menu}>
         <div class="who">
           <b>{user}</b>
-          <div class="muted small">Role {session.value?.role}</div>
+          <div class="muted small">{rich`Role ${session.value?.role}`}</div>
         </div>
         <ThemeChoice />
+        <LanguageChoice />
         <button
           type="button"
           class="menu-item"
@@ -30,7 +33,7 @@ export function UserMenu({ keys }: { keys: () => void }) {
             keys();
           }}
         >
-          Keyboard
+          {msg`Keyboard`}
         </button>
         {!session.value?.external && (
           <button
@@ -41,7 +44,7 @@ export function UserMenu({ keys }: { keys: () => void }) {
               setPassword(true);
             }}
           >
-            Change password
+            {msg`Change password`}
           </button>
         )}
         <button
@@ -49,7 +52,7 @@ export function UserMenu({ keys }: { keys: () => void }) {
           class="menu-item"
           onClick={() => void signOut().catch((error: unknown) => toast("bad", asApiError(error).message))}
         >
-          Sign out
+          {msg`Sign out`}
         </button>
       </div>
       {password && <PasswordDialog user={user} own onClose={() => setPassword(false)} />}
@@ -57,10 +60,24 @@ export function UserMenu({ keys }: { keys: () => void }) {
   );
 }
 
+/** The language, where there are several. */
+function LanguageChoice() {
+  if (languages.length < 2) {
+    return null;
+  }
+  const name = (l: string) => new Intl.DisplayNames([l], { type: "language" }).of(l) ?? l;
+  return (
+    <fieldset>
+      <legend>{msg`Language`}</legend>
+      <SelectField label={msg`Language`} name="language" value={language} onValue={setLanguage} options={languages.map((l) => ({ value: l, text: name(l) }))} />
+    </fieldset>
+  );
+}
+
 function ThemeChoice() {
   return (
     <fieldset>
-      <legend>Theme</legend>
+      <legend>{msg`Theme`}</legend>
       <div class="segments">
         {themes.map((t) => (
           <label key={t}>
@@ -72,7 +89,7 @@ function ThemeChoice() {
               checked={theme.value === t}
               onChange={() => setTheme(t)}
             />
-            {t === "system" ? "System" : t === "light" ? "Light" : "Dark"}
+            {t === "system" ? msg`System` : t === "light" ? msg`Light` : msg`Dark`}
           </label>
         ))}
       </div>

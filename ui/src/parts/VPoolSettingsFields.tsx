@@ -3,6 +3,7 @@ import { bytes, KiB, MiB } from "../format";
 import type { Submit } from "../store/submit";
 import { SelectField, TextField } from "./Field";
 import { SizeField, sizeBytes, sizeInput, type SizeInput } from "./SizeField";
+import { msg } from "../text";
 
 /** The settings as they are typed. */
 export type SettingsForm = {
@@ -104,107 +105,107 @@ export function VPoolSettingsFields({ form, onForm, submit }: Props) {
   return (
     <div class="stack-wide">
       <SelectField
-        label="Cluster size"
+        label={msg`Cluster size`}
         name="clusterSize"
         value={form.clusterSize}
         onValue={(clusterSize) => set({ clusterSize })}
         options={powers(4, 64, KiB)}
-        hint="Unit of mapping; for new vDisks."
+        hint={msg`Unit of mapping; for new vDisks.`}
         error={submit.at("clusterSize")}
       />
       <SelectField
-        label="SCO size"
+        label={msg`SCO size`}
         name="scoSize"
         value={form.scoSize}
         onValue={(scoSize) => set({ scoSize })}
         options={powers(4, 128, MiB)}
-        hint="Size of data objects on the backend, at most a quarter of the journal quota; for new vDisks."
+        hint={msg`Size of data objects on the backend, at most a quarter of the journal quota; for new vDisks.`}
         error={submit.at("scoSize")}
       />
       <SizeField
-        label="Journal quota"
+        label={msg`Journal quota`}
         name="journalQuota"
         value={form.journalQuota}
         onValue={(journalQuota) => set({ journalQuota })}
-        hint="Local space per vDisk for writes that wait for the backend, 128 MiB to 10 GiB."
+        hint={msg`Local space per vDisk for writes that wait for the backend, 128 MiB to 10 GiB.`}
         error={submit.at("journalQuota")}
       />
       <TextField
-        label="Commit interval (s)"
+        label={msg`Commit interval (s)`}
         name="commitIntervalMs"
         value={form.commitSeconds}
         onValue={(commitSeconds) => set({ commitSeconds })}
-        hint="Longest time between commits to the backend, 0.1 to 600."
+        hint={msg`Longest time between commits to the backend, 0.1 to 600.`}
         error={submit.at("commitIntervalMs")}
         input={{ inputMode: "decimal" }}
       />
       <TextField
-        label="Stall timeout (s)"
+        label={msg`Stall timeout (s)`}
         name="stallTimeoutMs"
         value={form.stallSeconds}
         onValue={(stallSeconds) => set({ stallSeconds })}
-        hint="How long a write waits when the journal is full, 1 to 3600."
+        hint={msg`How long a write waits when the journal is full, 1 to 3600.`}
         error={submit.at("stallTimeoutMs")}
         input={{ inputMode: "decimal" }}
       />
       <TextField
-        label="Keep every moment for (h)"
+        label={msg`Keep every moment for (h)`}
         name="historyMs"
         value={form.historyHours}
         onValue={(historyHours) => set({ historyHours })}
-        hint="How far back vDisks can be taken to any moment, which takes space; 0: scrubs keep snapshots alone."
+        hint={msg`How far back vDisks can be taken to any moment, which takes space; 0: scrubs keep snapshots alone.`}
         error={submit.at("historyMs")}
         input={{ inputMode: "decimal" }}
       />
       <TextField
-        label="Keep deleted vDisks (h)"
+        label={msg`Keep deleted vDisks (h)`}
         name="trashMs"
         value={form.trashHours}
         onValue={(trashHours) => set({ trashHours })}
-        hint="How long they can be restored from the trash, where they take space; 0: they are gone at once."
+        hint={msg`How long they can be restored from the trash, where they take space; 0: they are gone at once.`}
         error={submit.at("trashMs")}
         input={{ inputMode: "decimal" }}
       />
       <TextField
-        label="Verify each vDisk every (days)"
+        label={msg`Verify each vDisk every (days)`}
         name="verifyIntervalMs"
         value={form.verifyDays}
         onValue={(verifyDays) => set({ verifyDays })}
-        hint="All that a vDisk has on the backend is read and checked within this time; 0: only when it is asked for."
+        hint={msg`All that a vDisk has on the backend is read and checked within this time; 0: only when it is asked for.`}
         error={submit.at("verifyIntervalMs")}
         input={{ inputMode: "decimal" }}
       />
       <TextField
-        label="Over-subscription (%)"
+        label={msg`Over-subscription (%)`}
         name="oversubscriptionPercent"
         value={form.oversubscription}
         onValue={(oversubscription) => set({ oversubscription })}
-        hint="Most that the sizes of its vDisks may come to, in percent of the backend's disk; 0: no bound."
+        hint={msg`Most that the sizes of its vDisks may come to, in percent of the backend's disk; 0: no bound.`}
         error={submit.at("oversubscriptionPercent")}
         input={{ inputMode: "decimal" }}
       />
       <SelectField
-        label="When acknowledged writes were lost"
+        label={msg`When acknowledged writes were lost`}
         name="lostTail"
         value={form.lostTail}
         onValue={(lostTail) => set({ lostTail: lostTail as LostTailPolicy })}
         options={[
-          { value: "offline", text: "Keep the vDisk offline until somebody accepts the loss" },
-          { value: "accept", text: "Serve it at once without them" },
+          { value: "offline", text: msg`Keep the vDisk offline until somebody accepts the loss` },
+          { value: "accept", text: msg`Serve it at once without them` },
         ]}
         error={submit.at("lostTail")}
       />
       <SelectField
-        label="Mirror journals on another node"
+        label={msg`Mirror journals on another node`}
         name="dtl"
         value={form.dtl}
         onValue={(dtl) => set({ dtl: dtl as DtlMode })}
         options={[
-          { value: "sync", text: "Before a write is acknowledged" },
-          { value: "async", text: "Soon after: the newest writes can be lost with their node" },
-          { value: "off", text: "Not at all: they are lost with their node" },
+          { value: "sync", text: msg`Before a write is acknowledged` },
+          { value: "async", text: msg`Soon after: the newest writes can be lost with their node` },
+          { value: "off", text: msg`Not at all: they are lost with their node` },
         ]}
-        hint="Where no other node takes copies there is none in either case."
+        hint={msg`Where no other node takes copies there is none in either case.`}
         error={submit.at("dtl")}
       />
     </div>

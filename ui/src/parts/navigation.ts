@@ -2,6 +2,7 @@
 import type { Counts } from "../api/gen";
 import { denied, session } from "../store/session";
 import type { IconName } from "./Icon";
+import { msg } from "../text";
 
 export type Entry = { to: string; text: string; icon: IconName; count?: number | undefined };
 
@@ -21,59 +22,59 @@ function pages(manager: boolean, counts?: Counts): [string, Entry[]][] {
     [
       "",
       [
-        { to: "/", text: "Overview", icon: "overview" },
-        { to: "/topology", text: "Topology", icon: "topology" },
+        { to: "/", text: msg`Overview`, icon: "overview" },
+        { to: "/topology", text: msg`Topology`, icon: "topology" },
       ],
     ],
     [
-      "Block",
+      msg`Block`,
       [
-        { to: "/vdisks", text: "vDisks", icon: "vdisk", count: counts?.vdisks },
-        { to: "/vpools", text: "vPools", icon: "vpool", count: counts?.vpools },
-        { to: "/templates", text: "Templates", icon: "copy" },
-        { to: "/iscsi", text: "iSCSI", icon: "iscsi", count: counts?.sessions },
+        { to: "/vdisks", text: msg`vDisks`, icon: "vdisk", count: counts?.vdisks },
+        { to: "/vpools", text: msg`vPools`, icon: "vpool", count: counts?.vpools },
+        { to: "/templates", text: msg`Templates`, icon: "copy" },
+        { to: "/iscsi", text: msg`iSCSI`, icon: "iscsi", count: counts?.sessions },
       ],
     ],
     [
-      "Integrations",
+      msg`Integrations`,
       [
-        { to: "/openstack", text: "OpenStack", icon: "openstack" },
-        { to: "/vsphere", text: "vSphere", icon: "vsphere" },
+        { to: "/openstack", text: msg`OpenStack`, icon: "openstack" },
+        { to: "/vsphere", text: msg`vSphere`, icon: "vsphere" },
       ],
     ],
     [
-      "Object",
+      msg`Object`,
       [
-        { to: "/alba", text: "Object store", icon: "alba" },
-        { to: "/backends", text: "Backends", icon: "backend" },
-        { to: "/disks", text: "Disks", icon: "disk" },
+        { to: "/alba", text: msg`Object store`, icon: "alba" },
+        { to: "/backends", text: msg`Backends`, icon: "backend" },
+        { to: "/disks", text: msg`Disks`, icon: "disk" },
       ],
     ],
     [
-      "Operations",
+      msg`Operations`,
       [
-        { to: "/performance", text: "Performance", icon: "performance" },
-        { to: "/tasks", text: "Tasks", icon: "tasks" },
-        { to: "/alerts", text: "Alerts", icon: "alerts" },
-        { to: "/events", text: "Events", icon: "events" },
-        { to: "/schedules", text: "Schedules", icon: "schedules" },
+        { to: "/performance", text: msg`Performance`, icon: "performance" },
+        { to: "/tasks", text: msg`Tasks`, icon: "tasks" },
+        { to: "/alerts", text: msg`Alerts`, icon: "alerts" },
+        { to: "/events", text: msg`Events`, icon: "events" },
+        { to: "/schedules", text: msg`Schedules`, icon: "schedules" },
       ],
     ],
     [
-      "Admin",
+      msg`Admin`,
       [
-        { to: "/nodes", text: "Nodes", icon: "nodes" },
-        { to: "/domains", text: "Domains", icon: "domain" },
-        ...(manager ? [{ to: "/users", text: "Users", icon: "users" } as const] : []),
-        { to: "/tokens", text: "Tokens", icon: "tokens" },
+        { to: "/nodes", text: msg`Nodes`, icon: "nodes" },
+        { to: "/domains", text: msg`Domains`, icon: "domain" },
+        ...(manager ? [{ to: "/users", text: msg`Users`, icon: "users" } as const] : []),
+        { to: "/tokens", text: msg`Tokens`, icon: "tokens" },
         ...(manager
           ? [
-              { to: "/audit", text: "Audit log", icon: "audit" } as const,
-              { to: "/settings", text: "Settings", icon: "settings" } as const,
+              { to: "/audit", text: msg`Audit log`, icon: "audit" } as const,
+              { to: "/settings", text: msg`Settings`, icon: "settings" } as const,
             ]
           : []),
-        { to: "/system", text: "Updates and support", icon: "updates" },
-        { to: "/docs", text: "Documentation", icon: "docs" },
+        { to: "/system", text: msg`Updates and support`, icon: "updates" },
+        { to: "/docs", text: msg`Documentation`, icon: "docs" },
       ],
     ],
   ];

@@ -4,6 +4,7 @@ import type { Charted, Kind, Range } from "./history";
 import { cacheHits, type Sample } from "./metrics";
 import type { ApiError } from "../api/client";
 import { bytes, count, latency, MiB, rate } from "../format";
+import { msg } from "../text";
 
 /** An object as the address has it; of a vPool or a backend, the part of a node. With its id it is found under another name too. */
 export type Ref = { kind: Kind; name: string; id?: string | undefined; node?: string | undefined };
@@ -11,7 +12,7 @@ export type Ref = { kind: Kind; name: string; id?: string | undefined; node?: st
 /** More lines than these nobody tells apart; there are as many colours. */
 export const objectsMax = 8;
 
-export const kindWords: Record<Kind, string> = { vdisk: "vDisk", vpool: "vPool", node: "Node", backend: "Backend" };
+export const kindWords: Record<Kind, string> = { vdisk: msg`vDisk`, vpool: msg`vPool`, node: msg`Node`, backend: msg`Backend` };
 
 /** What tells objects of a page apart: "vdisk:db", "vpool:gold@alpha". */
 export function refKey({ kind, name, node }: Ref): string {
@@ -75,21 +76,21 @@ const nodes: Kind[] = ["node"];
 const served: Kind[] = ["vdisk", "vpool", "node"];
 
 export const metrics: Metric[] = [
-  { id: "iops", text: "IOPS", ...perSecond, value: (s) => s.performance.readIops + s.performance.writeIops },
-  { id: "riops", text: "Read IOPS", ...perSecond, value: (s) => s.performance.readIops },
-  { id: "wiops", text: "Write IOPS", ...perSecond, value: (s) => s.performance.writeIops },
-  { id: "bytes", text: "Throughput", ...bytesPerSecond, value: (s) => s.performance.readBytesPerSecond + s.performance.writeBytesPerSecond },
-  { id: "rbytes", text: "Read throughput", ...bytesPerSecond, value: (s) => s.performance.readBytesPerSecond },
-  { id: "wbytes", text: "Write throughput", ...bytesPerSecond, value: (s) => s.performance.writeBytesPerSecond },
-  { id: "rp99", text: "Read p99", ...times, value: (s) => some(s.performance.readP99Us) },
-  { id: "wp99", text: "Write p99", ...times, value: (s) => some(s.performance.writeP99Us) },
-  { id: "rp50", text: "Read p50", ...times, value: (s) => some(s.performance.readP50Us) },
-  { id: "wp50", text: "Write p50", ...times, value: (s) => some(s.performance.writeP50Us) },
-  { id: "hits", text: "Cache hits", ...percents, none: "–", of: served, value: (s) => cacheHits(s.performance) },
-  { id: "journal", text: "Journal", unit: "B", format: bytes, least: MiB, binary: true, of: served, value: (s) => s.journalUsed },
-  { id: "stored", text: "Stored", unit: "B", format: bytes, least: MiB, binary: true, of: ["vpool"], value: (s) => s.stored || null },
-  { id: "cpu", text: "Processors", ...percents, of: nodes, value: (s) => s.cpu ?? null },
-  { id: "memory", text: "Memory", ...percents, of: nodes, value: (s) => s.memory ?? null },
+  { id: "iops", text: msg`IOPS`, ...perSecond, value: (s) => s.performance.readIops + s.performance.writeIops },
+  { id: "riops", text: msg`Read IOPS`, ...perSecond, value: (s) => s.performance.readIops },
+  { id: "wiops", text: msg`Write IOPS`, ...perSecond, value: (s) => s.performance.writeIops },
+  { id: "bytes", text: msg`Throughput`, ...bytesPerSecond, value: (s) => s.performance.readBytesPerSecond + s.performance.writeBytesPerSecond },
+  { id: "rbytes", text: msg`Read throughput`, ...bytesPerSecond, value: (s) => s.performance.readBytesPerSecond },
+  { id: "wbytes", text: msg`Write throughput`, ...bytesPerSecond, value: (s) => s.performance.writeBytesPerSecond },
+  { id: "rp99", text: msg`Read p99`, ...times, value: (s) => some(s.performance.readP99Us) },
+  { id: "wp99", text: msg`Write p99`, ...times, value: (s) => some(s.performance.writeP99Us) },
+  { id: "rp50", text: msg`Read p50`, ...times, value: (s) => some(s.performance.readP50Us) },
+  { id: "wp50", text: msg`Write p50`, ...times, value: (s) => some(s.performance.writeP50Us) },
+  { id: "hits", text: msg`Cache hits`, ...percents, none: "–", of: served, value: (s) => cacheHits(s.performance) },
+  { id: "journal", text: msg`Journal`, unit: "B", format: bytes, least: MiB, binary: true, of: served, value: (s) => s.journalUsed },
+  { id: "stored", text: msg`Stored`, unit: "B", format: bytes, least: MiB, binary: true, of: ["vpool"], value: (s) => s.stored || null },
+  { id: "cpu", text: msg`Processors`, ...percents, of: nodes, value: (s) => s.cpu ?? null },
+  { id: "memory", text: msg`Memory`, ...percents, of: nodes, value: (s) => s.memory ?? null },
 ];
 
 /** The heatmap of latencies, which is chosen like a metric. */
@@ -111,7 +112,7 @@ export function metricsText(ids: string[]): string | undefined {
 
 /** How much earlier it is compared with, s, and in words. */
 export const dayBefore = 24 * 3600;
-export const dayBeforeWords = "a day earlier";
+export const dayBeforeWords = msg`a day earlier`;
 
 /** What is known of a chosen object. */
 export type Feed = {
@@ -187,7 +188,7 @@ export function has(metric: Metric, { feed }: Column): boolean {
 export function bucketText(bounds: number[], i: number): string {
   const from = bounds[i] ?? 0;
   const to = bounds[i + 1];
-  return to === undefined ? `${latency(from)} and more` : from === 0 ? `below ${latency(to)}` : `${latency(from)} to ${latency(to)}`;
+  return to === undefined ? msg`${latency(from)} and more` : from === 0 ? msg`below ${latency(to)}` : msg`${latency(from)} to ${latency(to)}`;
 }
 
 /** Numbers without the noise behind the sixth digit. */
@@ -201,12 +202,12 @@ export function table(columns: Column[], rows: Row[], shown: Metric[]): { header
     columns.flatMap((column, i) => (has(metric, column) ? [{ title: `${column.feed.ref.kind} ${column.label}: ${metric.text} (${metric.unit})`, value: valueAt(metric, i) }] : [])),
   );
   return {
-    header: ["Time (UTC)", ...fields.map((f) => f.title)],
+    header: [msg`Time (UTC)`, ...fields.map((f) => f.title)],
     lines: rows.map((row) => [new Date(row.time * 1000).toISOString(), ...fields.map((f) => number(f.value(row)))]),
   };
 }
 
 /** The name of a range's button where the time is fixed. */
 export function rangeText(range: Range, fixed: boolean): string {
-  return fixed && range.id === "live" ? "2 min" : range.text;
+  return fixed && range.id === "live" ? msg`2 min` : range.text;
 }

@@ -6,6 +6,7 @@ import type { PerformanceHistory } from "../api/gen";
 import { away } from "./activity";
 import { busy, idle, nodeSamples, push, windowSeconds, type Sample } from "./metrics";
 import { asApiError } from "./query";
+import { msg } from "../text";
 
 export type Kind = "vdisk" | "vpool" | "node" | "backend";
 
@@ -16,15 +17,15 @@ const minute = 60;
 const hour = 60 * minute;
 const day = 24 * hour;
 
-export const live: Range = { id: "live", text: "Live", words: "two minutes", seconds: windowSeconds, points: windowSeconds };
+export const live: Range = { id: "live", text: msg`Live`, words: msg`two minutes`, seconds: windowSeconds, points: windowSeconds };
 
 export const ranges: Range[] = [
   live,
-  { id: "10m", text: "10 min", words: "ten minutes", seconds: 10 * minute, points: 10 * minute },
+  { id: "10m", text: msg`10 min`, words: msg`ten minutes`, seconds: 10 * minute, points: 10 * minute },
   { id: "1h", text: "1 h", words: "hour", seconds: hour, points: 360 },
-  { id: "24h", text: "24 h", words: "24 hours", seconds: day, points: 480 },
-  { id: "7d", text: "7 d", words: "seven days", seconds: 7 * day, points: 504 },
-  { id: "90d", text: "90 d", words: "90 days", seconds: 90 * day, points: 540 },
+  { id: "24h", text: msg`24 h`, words: msg`24 hours`, seconds: day, points: 480 },
+  { id: "7d", text: msg`7 d`, words: msg`seven days`, seconds: 7 * day, points: 504 },
+  { id: "90d", text: msg`90 d`, words: msg`90 days`, seconds: 90 * day, points: 540 },
 ];
 
 /** Points more than a range has whole steps: it begins in one step, and ends in another. */

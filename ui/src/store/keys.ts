@@ -3,6 +3,7 @@ import { signal } from "@preact/signals";
 import { navigate, query } from "../router";
 import { closePeek, peekAt, peekOn } from "./peek";
 import { reload } from "./query";
+import { msg } from "../text";
 
 const place = "ovgate.keys";
 
@@ -16,15 +17,15 @@ export function setKeys(on: boolean): void {
 
 /** Where g and another key lead. */
 export const places: Record<string, [to: string, text: string]> = {
-  o: ["/", "Overview"],
-  v: ["/vdisks", "vDisks"],
-  p: ["/vpools", "vPools"],
-  i: ["/iscsi", "iSCSI"],
-  b: ["/backends", "Backends"],
-  d: ["/disks", "Disks"],
-  n: ["/nodes", "Nodes"],
-  t: ["/tasks", "Tasks"],
-  e: ["/events", "Events"],
+  o: ["/", msg`Overview`],
+  v: ["/vdisks", msg`vDisks`],
+  p: ["/vpools", msg`vPools`],
+  i: ["/iscsi", msg`iSCSI`],
+  b: ["/backends", msg`Backends`],
+  d: ["/disks", msg`Disks`],
+  n: ["/nodes", msg`Nodes`],
+  t: ["/tasks", msg`Tasks`],
+  e: ["/events", msg`Events`],
 };
 
 /** g was pressed, and the next key says where to. */

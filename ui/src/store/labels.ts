@@ -2,6 +2,7 @@
 import { call } from "../api/client";
 import { asApiError, reload } from "./query";
 import { toast, undoable } from "./toasts";
+import { msg } from "../text";
 
 export type Labels = Record<string, string>;
 
@@ -30,7 +31,7 @@ export function undoLabels(text: string, before: ReadonlyMap<string, Labels>, na
       }
     }
     if (!failed) {
-      toast("ok", "The labels are as they were");
+      toast("ok", msg`The labels are as they were`);
     }
     reload("vdisk:", "vdisks?");
   };

@@ -2,6 +2,7 @@
 import { signal } from "@preact/signals";
 import type { Moment, Snapshot } from "../api/gen";
 import { time } from "../format";
+import { msg } from "../text";
 
 /** The moment that a snapshot is. */
 export function momentOf(s: Snapshot): Moment {
@@ -18,7 +19,7 @@ export function pointBody(to: Moment | undefined): { snapshot?: string; pointAt?
 
 /** A point in a sentence. */
 export function pointText(to: Moment): string {
-  return to.snapshot ? `snapshot ${to.snapshot}` : time(to.pointAt);
+  return to.snapshot ? msg`snapshot ${to.snapshot}` : time(to.pointAt);
 }
 
 /** The newest rollback of each vDisk that was made here, by id, so that it can be undone. */

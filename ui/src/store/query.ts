@@ -4,6 +4,7 @@ import { signal, type Signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { ApiError } from "../api/client";
 import { away, returned } from "./activity";
+import { msg } from "../text";
 
 /** One read as a page sees it. */
 export type Query<T> = {
@@ -102,7 +103,7 @@ export function markGone<T>(prefix: string, isGone: (data: T) => boolean): void 
     const state = entry.state.peek();
     if (key.startsWith(prefix) && state.data !== undefined && isGone(state.data as T)) {
       entry.gone = true;
-      const error = new ApiError(404, { code: "not_found", message: "It was deleted meanwhile" });
+      const error = new ApiError(404, { code: "not_found", message: msg`It was deleted meanwhile` });
       entry.state.value = { ...state, error, loading: false, since: 0 };
     }
   }

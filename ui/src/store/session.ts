@@ -7,6 +7,7 @@ import { closeStream, openStream } from "../api/events";
 import { forgetAll, withoutReads } from "./query";
 import { forgetMetrics } from "./metrics";
 import { forgetToasts } from "./toasts";
+import { msg } from "../text";
 
 /** undefined: not known yet; null: nobody is signed in. */
 export const session = signal<Session | null | undefined>(undefined);
@@ -39,9 +40,9 @@ export function denied(needs: Role, on?: string): string | undefined {
     return undefined;
   }
   if (here[0] && on !== anywhere) {
-    return `Needs role ${needs} on ${on?.replace(":", " ")}; you have ${here[0].role} there`;
+    return msg`Needs role ${needs} on ${on?.replace(":", " ")}; you have ${here[0].role} there`;
   }
-  return `Needs role ${needs}; you have ${have ?? "none"}`;
+  return msg`Needs role ${needs}; you have ${have ?? msg`none`}`;
 }
 
 /** A grant's scope as people write it. */

@@ -2,6 +2,7 @@
 import { ApiError, badField, call, callBytes, save } from "../api/client";
 import type { ExportInput, VDisk } from "../api/gen";
 import { GiB, KiB, MiB } from "../format";
+import { msg } from "../text";
 
 /** What one request carries: the bound of the API. */
 const rangeBytes = MiB;
@@ -26,7 +27,7 @@ export type Watch = { progress: (share: number) => void; stopped: () => boolean 
 
 function stopIf(watch: Watch): void {
   if (watch.stopped()) {
-    throw new ApiError(499, { code: "stopped", message: "It was stopped" });
+    throw new ApiError(499, { code: "stopped", message: msg`It was stopped` });
   }
 }
 
@@ -34,10 +35,10 @@ function stopIf(watch: Watch): void {
 export async function importImage(file: File, name: string, vpool: string, watch: Watch): Promise<VDisk> {
   const head = new Uint8Array(await file.slice(0, 4).arrayBuffer());
   if (file.size === 0) {
-    throw badField("file", "The file is empty");
+    throw badField("file", msg`The file is empty`);
   }
   if (String.fromCharCode(...head) === "QFI\xfb") {
-    throw badField("file", "It is a qcow2 image, and only raw ones are read here: use ovgate vdisk import");
+    throw badField("file", msg`It is a qcow2 image, and only raw ones are read here: use ovgate vdisk import`);
   }
   const size = Math.ceil(file.size / wholeBytes) * wholeBytes;
   const { id: transfer } = await call("POST /imports", { body: { name, vpool, size } });

@@ -1,1 +1,0 @@
-import{a as r}from"/assets/chunk-Z5HRCSGB.js";import{fa as e}from"/assets/chunk-HINETB4W.js";function u({name:n,value:t,onValue:o,rows:i=3,...l}){return e(r,{...l,children:a=>e("textarea",{...a,name:n,rows:i,spellcheck:!1,value:t,onInput:p=>o(p.currentTarget.value)})})}export{u as a};

@@ -1,1 +1,0 @@
-import{fa as s}from"/assets/chunk-HINETB4W.js";function l({labels:e}){let a=Object.entries(e);return a.length===0?s("span",{class:"muted",children:"none"}):s("span",{class:"row",children:a.map(([n,p])=>s("span",{class:"chip",children:p?`${n}=${p}`:n},n))})}export{l as a};

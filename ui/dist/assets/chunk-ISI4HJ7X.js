@@ -1,1 +1,0 @@
-import{i as o}from"/assets/chunk-HINETB4W.js";var n=o(!1),t="ovgate.navigation",a=o(localStorage.getItem(t)==="narrow");function l(e){a.value=e,localStorage.setItem(t,e?"narrow":"wide")}var c=o(!1);export{n as a,a as b,l as c,c as d};

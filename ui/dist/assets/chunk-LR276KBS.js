@@ -1,1 +1,0 @@
-import{a as o,fa as n}from"/assets/chunk-HINETB4W.js";function r({options:e,chosen:i,onChoose:s,textOf:p=t=>t.text}){return n(o,{children:e.map(t=>n("button",{type:"button",class:"btn small","aria-pressed":t===i,onClick:()=>s(t),children:p(t)},t.id))})}export{r as a};

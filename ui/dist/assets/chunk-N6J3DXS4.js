@@ -1,1 +1,0 @@
-import{fa as t,s as n}from"/assets/chunk-HINETB4W.js";function p({to:i,children:e,...o}){return t("a",{href:i,...o,onClick:r=>{!r.metaKey&&!r.ctrlKey&&!r.shiftKey&&r.button===0&&(r.preventDefault(),n(i))},children:e})}export{p as a};

@@ -1,1 +1,0 @@
-import{a as r}from"/assets/chunk-POZSK57V.js";import{fa as t,r as e}from"/assets/chunk-HINETB4W.js";var p=()=>import("/assets/Peek-PAWQFJSM.js");function a({children:n}){let o=e.value.get("peek");return o&&t(r,{load:p,waiting:null,children:i=>n(i,o)})}export{a};

@@ -1,1 +1,0 @@
-import{fa as n}from"/assets/chunk-HINETB4W.js";function l(e){return n("li",{class:e.done?"done":"",children:[n("span",{class:"mark",children:e.done&&n("span",{class:"visually-hidden",children:"Done"})}),n("div",{class:"stack",children:[n("h3",{children:e.title}),e.children]})]})}export{l as a};

@@ -1,1 +1,0 @@
-import{a as n}from"/assets/chunk-POZSK57V.js";import{d as r}from"/assets/chunk-GNWUFDZR.js";import{fa as e}from"/assets/chunk-HINETB4W.js";var d=()=>import("/assets/History-SJMNOBXX.js");function f({at:t,...a}){let o=r().data?.node.name,i=!!(t&&o&&t!==o);return e(n,{load:d,children:({History:s})=>e(s,{...a,elsewhere:i})})}export{f as a};
