@@ -48,6 +48,8 @@ func (r *results) vdiskComparisons() []comparison {
 		{"vdisk cached 4k random read QD32, raw disk", k("cached-read-qd32"), k("raw-read-qd32"), 0.7, ""},
 		{"vdisk sequential 1 MiB write QD4, backend in memory, raw disk", k("ordered-write-memory"), k("raw-ordered-write"), 0.8, "MiB/s"},
 		{"vdisk sequential 1 MiB write QD4, backend on the same disk, raw disk", k("ordered-write-disk"), k("raw-ordered-write"), sameDisk, "MiB/s"},
+		{"vdisk sequential 1 MiB write QD4, backend in memory, raw disk, each write durable there too", k("ordered-write-memory"), k("raw-ordered-write-dsync"), 0.8, "MiB/s"},
+		{"vdisk sequential 1 MiB write QD4, backend on the same disk, raw disk, each write durable there too", k("ordered-write-disk"), k("raw-ordered-write-dsync"), sameDisk, "MiB/s"},
 		{"vdisk sequential 1 MiB read QD4, not cached, raw disk", k("ordered-read"), k("raw-ordered-read"), 0.8, "MiB/s"},
 		{"100 vdisks durable 4k random write QD1 each, one at QD100", k("many-write-qd1"), k("write-qd100"), 0.8, ""},
 	}
@@ -308,6 +310,7 @@ func (b *vdiskBench) steps(d *raw) []step {
 		onDisk(k("raw-write-qd128"), work{name: "raw write", write: true, depth: 128}, d.random, rawSize, none),
 		onDisk(k("raw-read-qd32"), work{name: "raw read", depth: 32}, d.random, rawSize, none),
 		onDisk(k("raw-ordered-write"), orderedWrite, d.random, rawSize, none),
+		onDisk(k("raw-ordered-write-dsync"), orderedWrite, d.sync, appendSize, none),
 		onDisk(k("raw-ordered-read"), inOrder, d.random, rawSize, none),
 		durable,
 		onDisk(k("write-qd100"), work{name: "vdisk write", write: true, depth: manyDisks, minBytes: 4 * quota}, b.main, engineSize, b.commit),

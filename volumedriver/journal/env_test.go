@@ -136,9 +136,11 @@ func room(l *Log, b *Batch) error {
 		return nil
 	}
 	err := l.AddChunk()
-	if errors.Is(err, ErrNoChunk) { // one may be in the making
-		l.pool.grow.Wait()
-		err = l.AddChunk()
+	for range 3 { // one may be in the making, and that may meet a fault
+		if errors.Is(err, ErrNoChunk) {
+			l.pool.grow.Wait()
+			err = l.AddChunk()
+		}
 	}
 	if err == nil && !l.Fits(n) {
 		err = fmt.Errorf("a record of %d bytes does not fit a new chunk", n)
