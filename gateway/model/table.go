@@ -150,7 +150,10 @@ func (t *table[T]) lookup(index string) (T, bool) {
 func (t *table[T]) all(keep func(T) bool) []T {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	out := make([]T, 0, len(t.rows))
+	var out []T
+	if keep == nil {
+		out = make([]T, 0, len(t.rows))
+	}
 	for _, v := range t.rows {
 		if keep == nil || keep(v) {
 			out = append(out, v.clone(v.rev()))

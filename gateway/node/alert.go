@@ -104,10 +104,14 @@ func (a *alertNode) save(ctx context.Context, b []byte) error {
 	return err
 }
 
+// alertAge is how old an answer about health may be for alerts, while nothing changed: for the event
+// stream it is looked at as often.
+const alertAge = 5 * time.Second
+
 // causes returns what is wrong on every node. Of one that does not answer, what it said
 // before counts: that it does not answer is a cause of its own.
 func (a *alertNode) causes(ctx context.Context) []alert.Cause {
-	out := causesOf(a.n.self.Name, a.n.checkHealth())
+	out := causesOf(a.n.self.Name, a.n.healthWithin(alertAge))
 	if len(a.n.cfg.Registry.Etcd) == 0 {
 		return out
 	}

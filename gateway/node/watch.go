@@ -47,13 +47,16 @@ type healthWatch struct {
 }
 
 // checkHealth looks at the node: at most once per healthAge while nothing changes.
-func (n *node) checkHealth() observe.Health {
+func (n *node) checkHealth() observe.Health { return n.healthWithin(healthAge) }
+
+// healthWithin looks at the node, unless that was done a while ago at most and nothing changed.
+func (n *node) healthWithin(age time.Duration) observe.Health {
 	w := &n.health
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now, wall := n.time()
 	if !w.at.IsZero() {
-		if changed := w.stale.Swap(false); !changed && now.Sub(w.at) < healthAge {
+		if changed := w.stale.Swap(false); !changed && now.Sub(w.at) < age {
 			return w.last
 		}
 		if j := wall.Sub(w.wall) - now.Sub(w.at); j.Abs() > time.Second {
@@ -109,7 +112,9 @@ func (n *node) figures(c *observe.Checks, stores []observe.RemoteMetrics) observ
 	f := observe.Figures{
 		Node: n.self.Name, Pools: c.Pools, Remotes: stores, LocalTotal: c.LocalTotal, LocalFree: c.LocalFree, Alba: c.Alba,
 	}
-	for _, r := range n.ctl.Running() {
+	running := n.ctl.Running()
+	f.Disks = make([]observe.DiskFigures, 0, len(running))
+	for _, r := range running {
 		if v, ok := n.model.VDisk(r.ID); ok {
 			f.Disks = append(f.Disks, observe.DiskFigures{ID: r.ID, Name: v.Name, Stats: r.Stats})
 		}
@@ -129,7 +134,7 @@ func (n *node) tellCenters(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
-			n.vsphere.Causes(n.checkHealth().Causes)
+			n.vsphere.Causes(n.healthWithin(causesEvery).Causes)
 		}
 	}
 }
@@ -195,7 +200,9 @@ func (n *node) checks(wall time.Time, stores []observe.RemoteMetrics) observe.Ch
 		c.Pools = append(c.Pools, check)
 	}
 	mirrorable, late := n.ctl.Mirrorable(), n.ctl.LateSnapshots()
-	for _, v := range n.model.VDisks(nil) {
+	all := n.model.VDisks(nil)
+	c.Disks = make([]observe.DiskCheck, 0, len(all))
+	for _, v := range all {
 		st := n.ctl.DiskCondition(v)
 		verified, _ := n.model.Verification(v.ID)
 		c.Disks = append(c.Disks, observe.DiskCheck{
