@@ -354,6 +354,8 @@ func checkTranslation(name string, catalogue, words map[string]string) []error {
 			all = append(all, fmt.Errorf("%s: %q is not in the catalogue any more", name, text))
 		case values(text) != values(words[text]):
 			all = append(all, fmt.Errorf("%s: %q has other values than %q", name, words[text], text))
+		case edges(text) != edges(words[text]):
+			all = append(all, fmt.Errorf("%s: %q has not the spaces of %q at its ends", name, words[text], text))
 		}
 	}
 	return all
@@ -365,6 +367,11 @@ func values(text string) string {
 	all := value.FindAllString(text, -1)
 	slices.Sort(all)
 	return strings.Join(all, "")
+}
+
+// edges are the spaces around a text that stands beside another one.
+func edges(text string) [2]bool {
+	return [2]bool{strings.HasPrefix(text, " "), strings.HasSuffix(text, " ")}
 }
 
 // encode writes a catalogue, one text a line, in order.

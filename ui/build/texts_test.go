@@ -70,6 +70,7 @@ func TestTranslation(t *testing.T) {
 	for words, want := range map[string]string{
 		`{"On {0} of {1}": "{1} davon {0}", "Save": "Sichern"}`: "",
 		`{"On {0} of {1}": "{1} davon"}`:                        "other values",
+		`{"Save": " Sichern"}`:                                  "spaces",
 		`{"Keep": "Sichern"}`:                                   "not in the catalogue",
 	} {
 		var w map[string]string

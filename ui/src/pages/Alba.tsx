@@ -104,11 +104,8 @@ function SafetyCard({ alba: a }: Props) {
         <p data-testid="safety">{capital(a.safety)}.</p>
         <SafetyBar survives={a.survives} />
         <p class="muted small">
-          {rich`${a.repair > 0 && (
-            <>
-              {rich`${plural(a.repair, noun`object`)} ${a.repair === 1 ? msg`waits` : msg`wait`} for repair.`}{" "}
-            </>
-          )}Surveyed ${<Age at={a.surveyedAt} />}${a.maintainer ? msg`; ${a.maintainer} maintains it.` : msg`; no node maintains it now: nothing is repaired.`}`}
+          {a.repair > 0 && <>{a.repair === 1 ? msg`1 object waits for repair.` : msg`${a.repair} objects wait for repair.`} </>}
+          {rich`Surveyed ${<Age at={a.surveyedAt} />}${a.maintainer ? msg`; ${a.maintainer} maintains it.` : msg`; no node maintains it now: nothing is repaired.`}`}
         </p>
       </div>
     </Card>
@@ -193,7 +190,7 @@ function EventsCard({ events }: { events: AlbaEvent[] }) {
           {events.slice(0, eventsShown).map((e, i) => (
             <li key={i} class="cause">
               <span class={`tone-${tones[e.level]}`} aria-hidden="true">
-                {e.level === "info" ? msg`i` : glyphs[tones[e.level]]}
+                {e.level === "info" ? "i" : glyphs[tones[e.level]]}
               </span>
               <span>
                 {e.level !== "info" && <span class="visually-hidden">{e.level}: </span>}

@@ -219,9 +219,7 @@ function Troubles({ feeds, refs }: { feeds: Feed[]; refs: Ref[] }) {
           return (
             <Notice key={key} tone="warn">
               <span>
-                {rich`${<b>
-                  {kindWords[f.ref.kind]} {f.label}.
-                </b>} ${f.error.message}. What was read before stays; it is tried again by itself.`}
+                {rich`${<b>{`${kindWords[f.ref.kind]} ${f.label}.`}</b>} ${f.error.message}. What was read before stays; it is tried again by itself.`}
               </span>
             </Notice>
           );

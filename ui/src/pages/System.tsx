@@ -68,9 +68,10 @@ function Upgrade({ nodes }: { nodes: Member[] }) {
     <Card title={msg`Upgrade`} class="span-6">
       <div class="stack">
         <p>
-          {rich`${alone
-            ? msg`The node is restarted in order; hosts wait for some seconds, and go on. `
-            : msg`One node at a time: its vDisks go to the other nodes and come back, and hosts go on without an error. `}Data of every former version is read; an older program refuses data of a newer one and leaves it as it is. Back up the metadata first.`}
+          {alone
+            ? msg`The node is restarted in order; hosts wait for some seconds, and go on.`
+            : msg`One node at a time: its vDisks go to the other nodes and come back, and hosts go on without an error.`}{" "}
+          {msg`Data of every former version is read; an older program refuses data of a newer one and leaves it as it is. Back up the metadata first.`}
         </p>
         <CopyBlock
           label={alone ? msg`Upgrade` : msg`Upgrade of ${name}`}

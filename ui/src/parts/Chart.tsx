@@ -45,10 +45,9 @@ export function rangeWords(range: Range, end: number | undefined): string {
 export function Chart<M extends Moment>({ class: name, ...plot }: Props<M>) {
   const { title, samples, range, end, series, format, least, most, binary } = plot;
   const [table, setTable] = useState(false);
-  const last = samples.at(-1);
   const at = pointed.value;
-  const there = at === undefined ? last : samples.find((s) => s.time === at);
-  const text = (s: Series<M>, sample: M | undefined) => valueText(s, sample, format);
+  const last = (s: Series<M>) => valueText(s, newest(s, samples), format);
+  const text = (s: Series<M>) => (at === undefined ? last(s) : valueText(s, samples.find((m) => m.time === at), format));
   return (
     <figure class={`card ${name ?? ""}`}>
       <div class="card-head">
@@ -62,7 +61,7 @@ export function Chart<M extends Moment>({ class: name, ...plot }: Props<M>) {
         {series.map((s) => (
           <span key={s.label}>
             <span class={`swatch ${s.color}${s.dashed ? " dashed" : ""}`} aria-hidden="true" />
-            {s.label} <b class="num">{text(s, there)}</b>
+            {s.label} <b class="num">{text(s)}</b>
           </span>
         ))}
       </div>
@@ -70,7 +69,7 @@ export function Chart<M extends Moment>({ class: name, ...plot }: Props<M>) {
         <Numbers {...plot} />
       ) : (
         <Plot
-          title={`${title}, ${rangeWords(range, end)}: ${series.map((s) => `${s.label} ${text(s, last)}`).join(", ")}`}
+          title={`${title}, ${rangeWords(range, end)}: ${series.map((s) => `${s.label} ${last(s)}`).join(", ")}`}
           data={align(samples, series)}
           lines={series}
           seconds={range.seconds}
@@ -83,6 +82,13 @@ export function Chart<M extends Moment>({ class: name, ...plot }: Props<M>) {
       )}
     </figure>
   );
+}
+
+/** The newest moment at which a series is known: of several that are read one after the other, some end a moment before the last. */
+function newest<M extends Moment>(s: Series<M>, samples: M[]): M | undefined {
+  const late = samples.at(-2);
+  const last = samples.at(-1);
+  return last && late && s.value(last) === undefined ? late : last;
 }
 
 function valueText<M>(s: Series<M>, sample: M | undefined, format: (n: number) => string): string {

@@ -13,7 +13,7 @@ export function Notice({ tone, children, alert, waiting }: NoticeProps) {
   return (
     <div class={`notice ${tone}`} role={alert ? "alert" : undefined}>
       <span class={`glyph tone-${tone}`} aria-hidden="true">
-        {tone === "info" && !waiting ? msg`i` : glyphs[tone]}
+        {tone === "info" && !waiting ? "i" : glyphs[tone]}
       </span>
       <div class="notice-body">{children}</div>
     </div>

@@ -10,13 +10,7 @@ export function SilentNodes({ nodes, what }: { nodes: SilentNode[]; what: string
       {nodes.map((n) => (
         <Notice key={n.node} tone="warn">
           <span>
-            {rich`Node ${n.node} does not answer. ${n.observedAt ? (
-              <>
-                {rich`What is shown of it was so ${<Age at={n.observedAt} />}.`}
-              </>
-            ) : (
-              msg`${what} are not shown.`
-            )}`}
+            {msg`Node ${n.node} does not answer.`} {n.observedAt ? rich`What is shown of it was so ${<Age at={n.observedAt} />}.` : msg`${what} are not shown.`}
           </span>
           <span class="muted small">{n.error}</span>
         </Notice>

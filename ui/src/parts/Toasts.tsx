@@ -24,7 +24,7 @@ export function Toasts() {
       {shown.map((t) => (
         <div key={t.id} class="toast" role={t.tone === "bad" ? "alert" : "status"}>
           <span class={`glyph tone-${t.tone}`} aria-hidden="true">
-            {t.tone === "info" ? msg`i` : glyphs[t.tone]}
+            {t.tone === "info" ? "i" : glyphs[t.tone]}
           </span>
           <span>{t.text}</span>
           {t.undo && (
