@@ -184,7 +184,9 @@ func (g *mirroring) stats() DTLStats {
 	defer g.mu.Unlock()
 	s := DTLStats{State: g.state, Since: g.since, Mode: g.v.settings.Load().DTL}
 	if g.m != nil {
-		s.Peer = g.m.Peer()
+		if s.State != DTLDegraded { // else it may not even answer
+			s.Peer = g.m.Peer()
+		}
 		s.Unanswered, s.Lag = g.m.Lag()
 		if s.State == DTLCatchup {
 			before, committed := g.m.Start()-1, g.v.up.committed.Load()

@@ -275,8 +275,8 @@ func TestPeerLost(t *testing.T) {
 	mustState(t, v, DTLDegraded)
 	for range 6 { // some tries
 		changes := v.mirror.changes()
-		if s := v.Stats().DTL; s.State != DTLDegraded || s.Err == "" {
-			t.Errorf("while the peer is tried again the copy is %s (%s)", s.State, s.Err)
+		if s := v.Stats().DTL; s.State != DTLDegraded || s.Err == "" || s.Peer != "" {
+			t.Errorf("while the peer is tried again the copy is %s (%s) on %q", s.State, s.Err, s.Peer)
 		}
 		<-changes
 	}
