@@ -11,7 +11,7 @@
 //	src/pages/operations.ts  --esbuild--> dist/assets/operations-HASH.js, as well
 //	                                      dist/assets/chunk-HASH.js, what they share with app.js
 //	src/index.html, src/icon.svg --copy--> dist/index.html, dist/assets/icon.svg
-//	src/**                   --Texts--> strings/en.json, all texts (texts.go)
+//	src/**                   --readTexts--> strings/en.json, all texts (texts.go)
 //	strings/LANGUAGE.json    --check--> dist/assets/lang-LANGUAGE.json
 //
 // Invariants

@@ -31,10 +31,10 @@ const (
 )
 
 // unmarked is a text of the source that people read and that has no tag.
-type unmarked struct{ file, text string }
+type unmarked struct{ file, text string } // file: below src
 
-// Texts returns the catalogue, and what is not in it and should be. root is the absolute path of the folder ui.
-func Texts(root string) (catalogue map[string]string, left []unmarked, err error) {
+// readTexts returns the catalogue, and what is not in it and should be. root is the absolute path of the folder ui.
+func readTexts(root string) (catalogue map[string]string, left []unmarked, err error) {
 	catalogue = map[string]string{}
 	err = filepath.WalkDir(filepath.Join(root, "src"), func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || filepath.Ext(path) != ".ts" && filepath.Ext(path) != ".tsx" {
@@ -53,8 +53,12 @@ func Texts(root string) (catalogue map[string]string, left []unmarked, err error
 		if err := s.scan(0); err != nil {
 			return fmt.Errorf("%s: %w", path, err)
 		}
+		name, err := filepath.Rel(filepath.Join(root, "src"), path)
+		if err != nil {
+			return err
+		}
 		for _, text := range s.left {
-			left = append(left, unmarked{filepath.Base(path), text})
+			left = append(left, unmarked{filepath.ToSlash(name), text})
 		}
 		return nil
 	})
@@ -156,8 +160,10 @@ func (s *scanner) regexp() bool {
 }
 
 func (s *scanner) pattern() {
-	for class := false; s.at < len(s.src); {
-		s.at++
+	for class := false; ; {
+		if s.at++; s.at >= len(s.src) {
+			return
+		}
 		switch s.src[s.at] {
 		case '\\':
 			s.at++
@@ -314,13 +320,13 @@ func languages(root string) []string {
 
 // translations returns the catalogue and, in dist, each translation, by their paths below root.
 func translations(root string) (map[string][]byte, error) {
-	catalogue, left, err := Texts(root)
+	catalogue, left, err := readTexts(root)
 	if err != nil {
 		return nil, err
 	}
 	var all []error
 	for _, u := range left {
-		all = append(all, fmt.Errorf("%s: %q is read by people and not in the catalogue: write it as msg`…` (src/text.ts)", u.file, u.text))
+		all = append(all, fmt.Errorf("src/%s: %q is read by people and not in the catalogue: write it as msg`…` (src/text.ts)", u.file, u.text))
 	}
 	files := map[string][]byte{}
 	if files[stringsDir+"/"+english+".json"], err = encode(catalogue); err != nil {

@@ -20,7 +20,7 @@ func texts(t *testing.T, source string) (map[string]string, []unmarked) {
 	if err := os.WriteFile(filepath.Join(root, "src", "page.tsx"), []byte(source), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	catalogue, left, err := Texts(root)
+	catalogue, left, err := readTexts(root)
 	if err != nil {
 		t.Fatal(err)
 	}
