@@ -5,6 +5,9 @@ import type { ComponentChildren } from "preact";
 
 const place = "ovgate.language";
 
+/** How long the page waits for a translation. */
+const patienceMs = 5000;
+
 /** The languages that there are translations for; the build writes them here. */
 declare const LANGUAGES: string[];
 
@@ -19,7 +22,7 @@ const words: Record<string, string> = language === "en" ? {} : await translation
 
 async function translation(): Promise<Record<string, string>> {
   try {
-    const answer = await fetch(`/assets/lang-${encodeURIComponent(language)}.json`);
+    const answer = await fetch(`/assets/lang-${encodeURIComponent(language)}.json`, { signal: AbortSignal.timeout(patienceMs) });
     return answer.ok ? ((await answer.json()) as Record<string, string>) : {};
   } catch {
     return {}; // the page in English is better than none

@@ -1,1 +1,0 @@
-import{a as r}from"/assets/chunk-YQSPAKJW.js";import{ma as t,y as e}from"/assets/chunk-DMVW2NXE.js";var p=()=>import("/assets/Peek-YLYVWPJL.js");function d({children:n}){let o=e.value.get("peek");return o&&t(r,{load:p,waiting:null,children:i=>n(i,o)})}export{d as a};

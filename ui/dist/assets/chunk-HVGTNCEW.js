@@ -1,1 +1,0 @@
-import{a as n}from"/assets/chunk-YQSPAKJW.js";import{d as r}from"/assets/chunk-K5CNX7BR.js";import{ma as e}from"/assets/chunk-DMVW2NXE.js";var d=()=>import("/assets/History-3GTSEWDA.js");function l({at:t,...a}){let o=r().data?.node.name,i=!!(t&&o&&t!==o);return e(n,{load:d,children:({History:s})=>e(s,{...a,elsewhere:i})})}export{l as a};
