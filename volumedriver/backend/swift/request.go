@@ -6,10 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/openvstorage/ovgate/volumedriver/backend"
@@ -46,14 +49,38 @@ func (s *Store) do(ctx context.Context, r request) (*http.Response, error) {
 		return nil, err
 	}
 	resp, err := s.send(ctx, t, r)
-	var refused *remote.Error
-	if errors.As(err, &refused) && refused.Status == http.StatusUnauthorized {
+	if unauthorized(err) || len(r.body) > 0 && reset(err) && s.refuses(ctx, t) {
 		if t, err = s.session.replace(ctx, t, true); err != nil {
 			return nil, err
 		}
 		resp, err = s.send(ctx, t, r)
 	}
 	return resp, err
+}
+
+func unauthorized(err error) bool {
+	var refused *remote.Error
+	return errors.As(err, &refused) && refused.Status == http.StatusUnauthorized
+}
+
+// ended lists what a connection ends with when the store leaves it while it is sent a body,
+// and the transport does then.
+var ended = []error{syscall.EPIPE, syscall.ECONNRESET, net.ErrClosed, io.EOF, io.ErrUnexpectedEOF}
+
+// reset tells whether the store ended the connection. So ends a body that began before the
+// store refused it, which it may do late: the refusal itself is lost then.
+func reset(err error) bool {
+	return slices.ContainsFunc(ended, func(e error) bool { return errors.Is(err, e) })
+}
+
+// refuses tells whether the store says, to a request without a body, that it does not take
+// a token.
+func (s *Store) refuses(ctx context.Context, t token) bool {
+	resp, err := s.send(ctx, t, request{op: "HEAD account", method: http.MethodHead})
+	if err == nil {
+		drop(resp)
+	}
+	return unauthorized(err)
 }
 
 func (s *Store) send(ctx context.Context, t token, r request) (*http.Response, error) {

@@ -1,11 +1,14 @@
 package swift
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -83,6 +86,70 @@ func TestTokenRefused(t *testing.T) {
 	must(t, err)
 	if string(got) != string(backendtest.Data(1, 100000)) {
 		t.Error("the repeated PUT stored other bytes")
+	}
+}
+
+// W1: a refusal that comes when the object is on its way resets the connection, and is
+// seen all the same.
+func TestTokenRefusedLate(t *testing.T) {
+	t.Parallel()
+	f := newFake(t)
+	s := temporary(t, f.options(3))
+	must(t, s.Put(t.Context(), "v/x/o", []byte("abc")))
+	f.clock.Advance(time.Minute)
+	f.set(func() { clear(f.valid) })
+	var cut atomic.Int32
+	f.set(func() {
+		f.hook = func(w http.ResponseWriter, r *http.Request) bool {
+			f.mu.Lock()
+			valid := f.valid[r.Header.Get("X-Auth-Token")]
+			f.mu.Unlock()
+			if r.Method != http.MethodPut || valid {
+				return false
+			}
+			cut.Add(1)
+			c, rw, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Errorf("%v", err)
+				return true
+			}
+			_, err = rw.ReadByte() // the client has begun without an answer
+			if err == nil {
+				err = c.(*net.TCPConn).SetLinger(0)
+			}
+			if err := errors.Join(err, c.Close()); err != nil {
+				t.Errorf("%v", err)
+			}
+			return true
+		}
+	})
+	want := backendtest.Data(1, 1000000)
+	must(t, s.Put(t.Context(), "v/x/p", want))
+	got, err := s.Get(t.Context(), "v/x/p", 1000000)
+	must(t, err)
+	if cut.Load() != 1 || f.count() != 2 || !bytes.Equal(got, want) {
+		t.Errorf("%d connections cut, %d logins, %d bytes stored", cut.Load(), f.count(), len(got))
+	}
+	// A token that is taken is not replaced, whatever ends the connection.
+	f.clock.Advance(time.Minute)
+	f.set(func() {
+		f.hook = func(w http.ResponseWriter, r *http.Request) bool {
+			if r.Method != http.MethodPut {
+				return false
+			}
+			c, _, err := http.NewResponseController(w).Hijack()
+			if err == nil {
+				err = errors.Join(c.(*net.TCPConn).SetLinger(0), c.Close())
+			}
+			if err != nil {
+				t.Errorf("%v", err)
+			}
+			return true
+		}
+	})
+	mustFail(t, s.Put(t.Context(), "v/x/p", want), remote.ErrUnreachable)
+	if f.count() != 2 {
+		t.Errorf("%d logins", f.count())
 	}
 }
 

@@ -17,7 +17,9 @@
 // # Invariants
 //
 //	W1  A request is sent once. It is repeated only after a 401, with a new token,
-//	    or after a 404 of a container that was then made; neither did anything.
+//	    or after a 404 of a container that was then made; neither did anything. A 401
+//	    that was lost, as the connection ended while an object was on its way, is
+//	    asked for again.
 //	W2  However many requests find the token refused or old, one logs in and the
 //	    others wait for it; after a login none follows for some seconds, whatever
 //	    its outcome.
