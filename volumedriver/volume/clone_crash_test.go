@@ -315,7 +315,7 @@ func (f *familyRun) hook() {
 		w.reg = f.w.reg.clone()
 		cfg := blockfs.CrashConfig{Unsynced: kind, Rand: mrand.New(mrand.NewPCG(uint64(n), uint64(kind)))}
 		w.fs, w.be = f.w.fs.Crash(cfg), f.w.be.Crash(cfg)
-		w.seed = uint64(n)*8 + uint64(kind) + 1<<40
+		w.seed = seedsFrom(uint64(n)*8 + uint64(kind) + 1<<40)
 		f.mu.Lock()
 		want := union(before, f.disks)
 		f.mu.Unlock()

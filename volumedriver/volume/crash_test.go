@@ -81,7 +81,7 @@ func (c *crashRun) hook() {
 		cfg := blockfs.CrashConfig{Unsynced: kind, Rand: mrand.New(mrand.NewPCG(uint64(n), uint64(kind)))}
 		w.fs, w.be = c.w.fs.Crash(cfg), c.w.be.Crash(cfg)
 		high := c.begun.Load()
-		w.seed = uint64(n)*8 + uint64(kind) + 1<<40
+		w.seed = seedsFrom(uint64(n)*8 + uint64(kind) + 1<<40)
 		c.checks.Add(1)
 		if c.loss != nil {
 			c.loss(&w, n)

@@ -11,6 +11,7 @@ import (
 	mrand "math/rand/v2"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -173,14 +174,20 @@ type world struct {
 	node      string // "": node-1
 	settings  Settings
 	opts      HostOptions
-	seed      uint64
+	seed      *atomic.Uint64 // of the last start; a copy of a world has its own
 	log       *slog.Logger
 	booted    func(*Host) // after each start of the engine
 	registry  Registry    // nil: reg
 }
 
+func seedsFrom(seed uint64) *atomic.Uint64 {
+	s := &atomic.Uint64{}
+	s.Store(seed)
+	return s
+}
+
 func newWorld(seed uint64) *world {
-	return &world{fs: blockfs.NewMem(), be: blockfs.NewMem(), reg: newMemRegistry(), seed: seed,
+	return &world{fs: blockfs.NewMem(), be: blockfs.NewMem(), reg: newMemRegistry(), seed: seedsFrom(seed),
 		settings: Settings{SCOSize: MinSCOSize, JournalQuota: MinQuota, CommitInterval: 10 * time.Minute},
 		// No map page stays in memory.
 		opts: HostOptions{ChunkBytes: 256 << 10, JournalBytes: 16 << 20, CacheBytes: 4 << 20, WriteMemoryBytes: 1 << 20, MapMemoryBytes: 1}}
@@ -234,8 +241,7 @@ func (w *world) startHost(t testing.TB) (*node, error) {
 		}
 	}
 	o := w.opts
-	w.seed++
-	o.FS, o.Registry, o.Rand, o.Node, o.Log = fsys, w.reg, newRand(w.seed), cmp.Or(w.node, "node-1"), w.log
+	o.FS, o.Registry, o.Rand, o.Node, o.Log = fsys, w.reg, newRand(w.seed.Add(1)), cmp.Or(w.node, "node-1"), w.log
 	if w.registry != nil {
 		o.Registry = w.registry
 	}

@@ -54,7 +54,7 @@ func watched(t testing.TB, seed uint64) *world {
 func (w *world) copyOf() *world {
 	c := *w
 	c.fs, c.reg = w.fs.Crash(blockfs.CrashConfig{Unsynced: blockfs.KeepAll}), w.reg.clone()
-	c.seed += 1 << 32
+	c.seed = seedsFrom(w.seed.Load() + 1<<32)
 	return &c
 }
 

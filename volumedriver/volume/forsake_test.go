@@ -83,7 +83,7 @@ func TestForsake(t *testing.T) {
 		points++
 		for _, kind := range tearings {
 			c := *w
-			c.reg, c.seed, c.openStore = w.reg.clone(), uint64(points)*8+uint64(kind), on(be.Crash(blockfs.CrashConfig{}))
+			c.reg, c.seed, c.openStore = w.reg.clone(), seedsFrom(uint64(points)*8+uint64(kind)), on(be.Crash(blockfs.CrashConfig{}))
 			c.fs = w.fs.Crash(blockfs.CrashConfig{Unsynced: kind, Rand: mrand.New(mrand.NewPCG(uint64(points), uint64(kind)))})
 			if err := forsaken(t, &c, id, points%2 == 0); err != nil {
 				t.Errorf("cut at %v %s, %v: %v", op.Kind, op.Path, kind, err)

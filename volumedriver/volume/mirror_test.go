@@ -816,7 +816,7 @@ func (m *mirrorRun) hook() {
 		alone := newTestNet()
 		k := &leapClock{}
 		for i, w := range []*world{&a, &b} {
-			w.reg, w.seed = &memRegistry{recs: reg.clone().recs}, uint64(n)*16+uint64(kind)*2+uint64(i)+1<<40
+			w.reg, w.seed = &memRegistry{recs: reg.clone().recs}, seedsFrom(uint64(n)*16+uint64(kind)*2+uint64(i)+1<<40)
 			w.openStore = nil
 			w.opts.DTL, w.opts.Clock, w.booted = dtlOptions(alone), k, k.booted()
 		}

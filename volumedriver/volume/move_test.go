@@ -389,7 +389,7 @@ func TestCrashMove(t *testing.T) {
 		}
 		for _, kind := range tearings {
 			w := *m.world
-			w.reg, w.seed = m.reg.clone(), uint64(points)*8+uint64(kind)+1<<40
+			w.reg, w.seed = m.reg.clone(), seedsFrom(uint64(points)*8+uint64(kind)+1<<40)
 			cfg := blockfs.CrashConfig{Unsynced: kind, Rand: mrand.New(mrand.NewPCG(uint64(points), uint64(kind)))}
 			w.fs, w.be = m.fs.Crash(cfg), m.be.Crash(cfg)
 			c := &moving{world: &w, be2: m.be2.Crash(cfg)}

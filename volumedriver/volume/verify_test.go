@@ -167,7 +167,7 @@ func TestVerifyHits(t *testing.T) {
 		n.clone(testID(2), id, Point{Snapshot: "s2"}, 0)
 		n.close()
 		for i, name := range n.stored(id, scoDir) {
-			bw := &world{fs: w.fs.Crash(blockfs.CrashConfig{}), be: w.be.Crash(blockfs.CrashConfig{}), reg: w.reg.clone(), settings: w.settings, opts: w.opts, seed: seed + 1000}
+			bw := &world{fs: w.fs.Crash(blockfs.CrashConfig{}), be: w.be.Crash(blockfs.CrashConfig{}), reg: w.reg.clone(), settings: w.settings, opts: w.opts, seed: seedsFrom(seed + 1000)}
 			m := bw.mustStart(t)
 			m.flip(name, r.IntN(4096))
 			if i%5 == 0 {
