@@ -28,7 +28,7 @@ const (
 	// healthEvery is how often health is looked at, in ticks of a second.
 	healthEvery = 5
 	// fullEvery is how often vDisks that are idle are looked at, in ticks.
-	fullEvery = 5
+	fullEvery = 30
 	// maxMetrics bounds the vDisks whose metrics are sent in one second.
 	maxMetrics = 500
 )

@@ -128,6 +128,7 @@ type Volume interface {
 	Stats() volume.Stats
 	Condition() volume.Stats
 	Displaced() bool
+	Failed() bool
 	Idle() (idle bool, requests uint64)
 	Fenced() bool
 	Allocated(off int64) (mapped bool, n int64)

@@ -10,16 +10,30 @@ import (
 
 // fenceEvery is how often the exported vDisks are looked at: idle initiators
 // lose a vDisk that is served elsewhere within this time; busy ones at once,
-// with the first command that the engine refuses.
-const fenceEvery = time.Second
+// with the first command that the engine refuses. While none of the open vDisks has failed, and
+// none is woken, that needs no look at each of thousands but at every fenceFull-th time.
+const (
+	fenceEvery = time.Second
+	fenceFull  = 30
+)
 
 // fenced tells whether a newer opening owns an open vDisk.
 func fenced(v Volume) bool { return v != nil && v.Fenced() }
 
 // watchFences has vDisks visited that were fenced while exported (C8), or displaced.
 func (c *Controller) watchFences() {
+	var wakeups uint64
+	var failed bool
+	n := 0
 	c.every(fenceEvery, fenceEvery, func() {
-		for _, id := range c.troubled() {
+		was := wakeups
+		wakeups = c.Wakeups()
+		if n++; wakeups == was && !failed && n%fenceFull != 0 {
+			return
+		}
+		var ids []string
+		ids, failed = c.troubled()
+		for _, id := range ids {
 			c.schedule(ref{"vdisk", id}, 0)
 		}
 	})
@@ -46,15 +60,19 @@ func (c *Controller) openDisks() []opened {
 }
 
 // troubled returns the ids of the vDisks that were fenced and still have a target, and of
-// those that are displaced: their WRITE disk failed, and they can go on with another one.
-func (c *Controller) troubled() []string {
-	var ids []string
+// those that are displaced: their WRITE disk failed, and they can go on with another one; and
+// whether any has failed.
+func (c *Controller) troubled() (ids []string, failed bool) {
 	for _, o := range c.openDisks() {
+		if !o.vol.Failed() {
+			continue
+		}
+		failed = true
 		if o.exported && o.vol.Fenced() || o.vol.Displaced() {
 			ids = append(ids, o.id)
 		}
 	}
-	return ids
+	return ids, failed
 }
 
 // dropFenced takes a fenced vDisk out of the front end, and the sessions on its

@@ -84,23 +84,17 @@ func (c *Controller) scope(in ScheduleScope) (scope, error) {
 // with an empty vpool what the cluster says.
 func (c *Controller) jobPolicy(vpool, vdisk string, name model.JobName) JobPolicy {
 	if vdisk != "" {
-		if s, ok := c.model.Schedule(model.ScheduleOfVDisk(vdisk)); ok {
-			if j, ok := s.Jobs[name]; ok {
-				return JobPolicy{j, FromVDisk}
-			}
+		if j, ok := c.model.JobOf(model.ScheduleOfVDisk(vdisk), name); ok {
+			return JobPolicy{j, FromVDisk}
 		}
 	}
 	if vpool != "" {
-		if s, ok := c.model.Schedule(model.ScheduleOfVPool(vpool)); ok {
-			if j, ok := s.Jobs[name]; ok {
-				return JobPolicy{j, FromVPool}
-			}
+		if j, ok := c.model.JobOf(model.ScheduleOfVPool(vpool), name); ok {
+			return JobPolicy{j, FromVPool}
 		}
 	}
-	if s, ok := c.model.Schedule(model.ScheduleOfCluster); ok {
-		if j, ok := s.Jobs[name]; ok {
-			return JobPolicy{j, FromCluster}
-		}
+	if j, ok := c.model.JobOf(model.ScheduleOfCluster, name); ok {
+		return JobPolicy{j, FromCluster}
 	}
 	return JobPolicy{DefaultJobs[name], FromDefault}
 }

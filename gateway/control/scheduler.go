@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -34,6 +35,8 @@ const (
 	maxRunText = 300
 	// maxPlans bounds the expressions that are kept parsed.
 	maxPlans = 1000
+	// lookMost is how long what was found of a job counts at most.
+	lookMost = time.Hour
 	// lateSlots is how many slots a vDisk may be without an automatic snapshot.
 	lateSlots = 3
 	// lateGrace is how long a node that started has to catch up.
@@ -64,7 +67,11 @@ type scheduler struct {
 	queue []due // what waits for a run to end; made anew by each runDue
 
 	next   map[jobRef]look // runDue's
+	rows   []model.VDisk   // runDue's, to be used again
 	looked time.Time       // runDue's
+	// Nothing is due from and until then, as of so many changes; zero: it is not known.
+	from, until time.Time
+	changes     uint64
 }
 
 // due is a run that is to be begun.
@@ -84,6 +91,7 @@ type look struct {
 
 func (s *scheduler) init() {
 	s.busy, s.unkept, s.plans = map[jobRef]string{}, map[jobRef]time.Time{}, map[[2]string]schedule.Schedule{}
+	s.next = map[jobRef]look{}
 }
 
 // plan is how vDisks run a job.
@@ -124,8 +132,7 @@ func (c *Controller) settled(v model.VDisk, name model.JobName, j model.Job, now
 	last, ok := c.scheduler.unkept[jobRef{v.ID, name}]
 	c.mu.Unlock()
 	if !ok {
-		runs, _ := c.model.Runs(v.ID)
-		last = runs.Jobs[name].Last
+		last = c.model.JobRunsOf(v.ID, name).Last
 	}
 	if since.After(last) {
 		return since
@@ -148,24 +155,63 @@ func (c *Controller) runDue() {
 		}
 	}
 	s.looked = now
+	changes := c.model.JobChanges()
+	c.mu.Lock()
+	calm := changes == s.changes && len(s.unkept) == 0
+	c.mu.Unlock()
+	wall := now.Round(0)
+	if calm && !wall.Before(s.from) && wall.Before(s.until) {
+		c.beginQueued()
+		return
+	}
+	s.changes, s.from, s.until = changes, wall, wall.Add(lookMost)
 	var queue []due
-	before := s.next
-	s.next = make(map[jobRef]look, len(before))
-	for _, v := range c.model.VDisks(func(v model.VDisk) bool { return c.mine(v) && v.State == model.StatePresent && !v.Template }) {
+	s.rows = c.model.AppendVDisks(s.rows[:0], c.hasJobs)
+	for _, v := range s.rows {
 		for _, name := range model.JobNames {
 			ref := jobRef{v.ID, name}
-			next, found := c.lookAt(v, name, before[ref], now.Round(0))
-			if found != nil {
+			before := s.next[ref]
+			next, found := c.lookAt(v, name, before, wall)
+			switch {
+			case found != nil:
 				queue = append(queue, *found)
-			} else if !next.at.IsZero() {
-				s.next[ref] = next
+				delete(s.next, ref)
+				s.until = time.Time{}
+			case next.at.IsZero():
+				delete(s.next, ref)
+			default:
+				if next != before {
+					s.next[ref] = next
+				}
+				if next.at.Before(s.until) {
+					s.until = next.at
+				}
 			}
 		}
 	}
+	s.forget()
+	clear(s.rows)
 	c.mu.Lock()
 	s.queue = queue
 	c.mu.Unlock()
 	c.beginQueued()
+}
+
+// forget drops what was found of vDisks that have no jobs any more, once they are many.
+func (s *scheduler) forget() {
+	if len(s.next) <= 2*len(model.JobNames)*len(s.rows)+maxPlans {
+		return
+	}
+	have := make(map[string]bool, len(s.rows))
+	for _, v := range s.rows {
+		have[v.ID] = true
+	}
+	maps.DeleteFunc(s.next, func(r jobRef, _ look) bool { return !have[r.vdisk] })
+}
+
+// hasJobs tells whether this node runs jobs of a vDisk.
+func (c *Controller) hasJobs(v model.VDisk) bool {
+	return c.mine(v) && v.State == model.StatePresent && !v.Template
 }
 
 // beginQueued begins what waits, as far as the bounds allow.
@@ -194,7 +240,7 @@ func (c *Controller) lookAt(v model.VDisk, name model.JobName, before look, now 
 		return look{}, nil
 	}
 	slot, verdict := p.Due(v.ID, last, now)
-	run := &due{vdisk: v, name: name, job: job, slot: slot}
+	run := &due{name: name, job: job, slot: slot}
 	switch verdict {
 	case schedule.Run:
 		run.do = func(ctx context.Context) (string, error) { return c.runJob(ctx, *run) }
@@ -203,11 +249,15 @@ func (c *Controller) lookAt(v model.VDisk, name model.JobName, before look, now 
 	case schedule.ClockBack:
 		run.do = skipped("the clock was ahead when it last ran, at " + last.UTC().Format(time.RFC3339))
 	default:
-		next := look{job, last, now, now.Add(time.Hour)}
+		next := look{job, last, now, now.Add(lookMost)}
 		if _, at, ok := p.Upcoming(v.ID, last, now); ok && at.Before(next.at) {
 			next.at = at
 		}
 		return next, nil
+	}
+	var ok bool
+	if run.vdisk, ok = c.model.VDisk(v.ID); !ok {
+		return look{}, nil
 	}
 	return look{}, run
 }
@@ -474,9 +524,9 @@ func (c *Controller) runScrub(ctx context.Context, v model.VDisk) (string, error
 	return fmt.Sprintf("%d bytes given back", max(0, j.Result.Stored-j.Result.StoredAfter)), nil
 }
 
-// LateSnapshots returns the vDisks of this node that have had no automatic snapshot for more
-// than three slots of their schedule, and since when.
-func (c *Controller) LateSnapshots() map[string]time.Time {
+// LateSnapshots returns those of vDisks that this node serves and that have had no automatic
+// snapshot for more than three slots of their schedule, and since when.
+func (c *Controller) LateSnapshots(of []model.VDisk) map[string]time.Time {
 	out := map[string]time.Time{}
 	now := c.clock.Now()
 	if c.opt.NoSchedules || now.Sub(c.started) < lateGrace {
@@ -484,7 +534,10 @@ func (c *Controller) LateSnapshots() map[string]time.Time {
 	}
 	now = now.Round(0)
 	edges := map[[2]string]time.Time{} // slots before which a snapshot is late
-	for _, v := range c.model.VDisks(func(v model.VDisk) bool { return c.mine(v) && v.State == model.StatePresent && !v.Template }) {
+	for _, v := range of {
+		if !c.hasJobs(v) {
+			continue
+		}
 		job := c.jobPolicy(v.VPool, v.ID, model.JobSnapshot).Job
 		if !job.Enabled {
 			continue
@@ -504,8 +557,7 @@ func (c *Controller) LateSnapshots() map[string]time.Time {
 			}
 			edges[key] = edge
 		}
-		runs, _ := c.model.Runs(v.ID)
-		last := runs.Jobs[model.JobSnapshot].Good
+		last := c.model.JobRunsOf(v.ID, model.JobSnapshot).Good
 		for _, t := range []time.Time{v.Created, job.Since} {
 			if t.After(last) {
 				last = t

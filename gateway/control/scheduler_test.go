@@ -335,7 +335,7 @@ func TestSkipUnchanged(t *testing.T) {
 	}
 	made("it grew", 3)
 	made("nothing was written", 3)
-	if late := b.LateSnapshots(); len(late) != 0 {
+	if late := b.LateSnapshots(b.model.VDisks(nil)); len(late) != 0 {
 		t.Errorf("late: %v", late)
 	}
 	if _, _, err := b.Rollback(ctx, "a", volume.Point{Snapshot: b.names(v)[0]}, false); err != nil {
@@ -445,16 +445,16 @@ func TestLateSnapshots(t *testing.T) {
 	first := b.hour(1)
 	b.to(first.Add(afterSlot))
 	b.clk.Advance(first.Add(3*time.Hour + 30*time.Minute).Sub(b.clk.Now().Round(0)))
-	if late := b.LateSnapshots(); len(late) != 0 {
+	if late := b.LateSnapshots(b.model.VDisks(nil)); len(late) != 0 {
 		t.Errorf("late after three: %v", late)
 	}
 	b.clk.Advance(time.Hour)
-	if late := b.LateSnapshots(); len(late) != 1 || late[v.ID].IsZero() {
+	if late := b.LateSnapshots(b.model.VDisks(nil)); len(late) != 1 || late[v.ID].IsZero() {
 		t.Errorf("late: %v", late)
 	}
 	b.runDue()
 	b.ended()
-	if late := b.LateSnapshots(); len(late) != 0 {
+	if late := b.LateSnapshots(b.model.VDisks(nil)); len(late) != 0 {
 		t.Errorf("late after it was caught up: %v", late)
 	}
 }

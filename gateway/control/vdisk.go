@@ -26,6 +26,7 @@ type DiskStatus struct {
 	State  volume.State
 	Reason string // empty when running
 	Open   bool
+	Idle   bool         // it is open, and its Stats stay as they are until Wakeups changes
 	Stats  volume.Stats // zero unless open
 }
 
@@ -83,7 +84,7 @@ func (c *Controller) SampleOnly(ids []string) []Running {
 	return out
 }
 
-// Wakeups changes whenever a vDisk is opened or closed, or one that was idle is used.
+// Wakeups changes whenever a vDisk is opened or closed, fails, or one that was idle is used.
 func (c *Controller) Wakeups() uint64 { return c.opt.Engine.Wakeups() }
 
 // volume returns an open vDisk, or nil.
@@ -129,7 +130,9 @@ func (c *Controller) diskStatus(v model.VDisk, stats func(Volume) volume.Stats) 
 	case !c.mine(v):
 		return c.elsewhereState(v)
 	case vol != nil:
-		s.Open, s.Stats = true, stats(vol)
+		s.Open = true
+		s.Idle, _ = vol.Idle() // before Stats
+		s.Stats = stats(vol)
 		s.State, s.Reason = s.Stats.State, s.Stats.Err
 		if !c.permit.ok() && (s.State == volume.StateRunning || s.State == volume.StateDegraded) {
 			s.State, s.Reason = StateSuspended, "the node's lease in the registry is not renewed: operations wait"

@@ -115,6 +115,19 @@ func (r Runs) clone(rev int64) Runs {
 // Schedule returns what is said about jobs under a key.
 func (s *Store) Schedule(of string) (Schedule, bool) { return s.schedules.get(of) }
 
+// JobChanges changes with each vDisk, and with each of what is said about jobs, ran, or was
+// verified.
+func (s *Store) JobChanges() uint64 {
+	return s.vdisks.changes.Load() + s.schedules.changes.Load() + s.runs.changes.Load() + s.verified.changes.Load()
+}
+
+// JobOf returns what is said about a job under a key.
+func (s *Store) JobOf(of string, name JobName) (Job, bool) {
+	said, _ := s.schedules.shared(of)
+	j, ok := said.Jobs[name]
+	return j, ok
+}
+
 // Schedules returns all of them, in no particular order.
 func (s *Store) Schedules() []Schedule { return s.schedules.all(nil) }
 
@@ -153,6 +166,12 @@ func (s *Store) DeleteSchedule(ctx context.Context, of string) error {
 
 // Runs returns the newest runs of the jobs of a vDisk.
 func (s *Store) Runs(vdisk string) (Runs, bool) { return s.runs.get(vdisk) }
+
+// JobRunsOf returns the newest runs of a job of a vDisk. They must not be changed.
+func (s *Store) JobRunsOf(vdisk string, name JobName) JobRuns {
+	r, _ := s.runs.shared(vdisk)
+	return r.Jobs[name]
+}
 
 // AddRun keeps a run of a job, and its slot as the newest settled one.
 func (s *Store) AddRun(ctx context.Context, vdisk string, name JobName, run Run) error {

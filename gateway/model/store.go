@@ -291,6 +291,18 @@ func (s *Store) VDiskByIQN(iqn string) (VDisk, bool) { return s.vdisks.lookup("i
 // order. keep must not change or retain its argument.
 func (s *Store) VDisks(keep func(VDisk) bool) []VDisk { return s.vdisks.all(keep) }
 
+// AppendVDisks appends the vDisks for which keep holds to out, for who looks at all of them
+// again and again: what they point to is not copied, and must not be changed.
+func (s *Store) AppendVDisks(out []VDisk, keep func(VDisk) bool) []VDisk {
+	return s.vdisks.appendShared(out, keep)
+}
+
+// VDiskName returns the name of a vDisk.
+func (s *Store) VDiskName(id string) (string, bool) {
+	v, ok := s.vdisks.shared(id)
+	return v.Name, ok
+}
+
 // CountVDisks returns the number of vDisks of all vPools.
 func (s *Store) CountVDisks() int { return s.vdisks.len() }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/openvstorage/ovgate/internal/kv"
 )
@@ -50,6 +51,8 @@ type table[T record[T]] struct {
 	index map[string]holder
 	seen  int64            // every change up to this revision is in rows
 	gone  map[string]int64 // rows that were deleted at a revision above seen
+
+	changes atomic.Uint64 // of rows
 }
 
 func newTable[T record[T]](store kv.Store, kind string) *table[T] {
@@ -84,6 +87,7 @@ func (t *table[T]) putLocked(v T) bool {
 	t.forgetLocked(key)
 	delete(t.gone, key)
 	t.rows[key] = v
+	t.changes.Add(1)
 	for _, k := range v.unique() {
 		if t.index[k].rev < v.rev() {
 			t.index[k] = holder{key, v.rev()}
@@ -120,6 +124,7 @@ func (t *table[T]) forgetLocked(key string) bool {
 		}
 	}
 	delete(t.rows, key)
+	t.changes.Add(1)
 	return true
 }
 
@@ -131,6 +136,27 @@ func (t *table[T]) get(key string) (T, bool) {
 		return v, false
 	}
 	return v.clone(v.rev()), true
+}
+
+// shared is get without a copy. A row is replaced, never changed, once it is stored: what it
+// points to must not be changed by who looks at it.
+func (t *table[T]) shared(key string) (T, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	v, ok := t.rows[key]
+	return v, ok
+}
+
+// appendShared appends the rows for which keep holds to out, as shared returns them.
+func (t *table[T]) appendShared(out []T, keep func(T) bool) []T {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	for _, v := range t.rows {
+		if keep(v) {
+			out = append(out, v)
+		}
+	}
+	return out
 }
 
 // lookup finds a row by one of its index keys.

@@ -83,6 +83,8 @@ type Options struct {
 	iscsiLimits iscsi.Limits
 	// shift moves the time that health and schedules go by; for tests.
 	shift *shift
+	// served is told the node once it serves; for tests.
+	served func(*node)
 }
 
 // node is a running node, in the order in which its parts start.
@@ -544,6 +546,9 @@ func (n *node) serve(ctx context.Context) error {
 		n.tell(event.NodeStarted, n.object(), "version", Version(n.opt.Version).Version)
 		sdnotify.Send("READY=1")
 		wg.Go(func() { sdnotify.Watchdog(feedCtx, n.works) })
+		if n.opt.served != nil {
+			n.opt.served(n)
+		}
 		if n.opt.Ready != nil {
 			n.opt.Ready(url)
 		}

@@ -44,6 +44,21 @@ type healthWatch struct {
 	repairSince time.Time
 	machine     observe.Machine
 	machineAt   time.Time
+	disks       diskWatch
+}
+
+// disksEvery is how often each vDisk is looked at, at least, while nothing that is told of
+// changes.
+const disksEvery = 30 * time.Second
+
+// diskWatch remembers the last look at all vDisks. Those that were well and idle then are so
+// until somebody tells otherwise: a node can have thousands of them.
+type diskWatch struct {
+	at               time.Time
+	wakeups, changes uint64 // as of then
+	mirrorable       bool
+	others           []string      // ids of those that were not
+	rows             []model.VDisk // to be used again
 }
 
 // checkHealth looks at the node: at most once per healthAge while nothing changes.
@@ -55,8 +70,9 @@ func (n *node) healthWithin(age time.Duration) observe.Health {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now, wall := n.time()
+	changed := w.stale.Swap(false)
 	if !w.at.IsZero() {
-		if changed := w.stale.Swap(false); !changed && now.Sub(w.at) < age {
+		if !changed && now.Sub(w.at) < age {
 			return w.last
 		}
 		if j := wall.Sub(w.wall) - now.Sub(w.at); j.Abs() > time.Second {
@@ -66,6 +82,7 @@ func (n *node) healthWithin(age time.Duration) observe.Health {
 	w.at, w.wall = now, wall
 	stores := n.remoteStats()
 	c := n.checks(wall, stores)
+	c.Disks = w.disks.look(n, now, changed)
 	w.remember(n, now, &c, stores)
 	w.last = c.Evaluate()
 	return w.last
@@ -112,11 +129,17 @@ func (n *node) figures(c *observe.Checks, stores []observe.RemoteMetrics) observ
 	f := observe.Figures{
 		Node: n.self.Name, Pools: c.Pools, Remotes: stores, LocalTotal: c.LocalTotal, LocalFree: c.LocalFree, Alba: c.Alba,
 	}
-	running := n.ctl.Running()
+	running, idle := n.ctl.Sample(n.health.thresholds.Known)
 	f.Disks = make([]observe.DiskFigures, 0, len(running))
 	for _, r := range running {
-		if v, ok := n.model.VDisk(r.ID); ok {
-			f.Disks = append(f.Disks, observe.DiskFigures{ID: r.ID, Name: v.Name, Stats: r.Stats})
+		if name, ok := n.model.VDiskName(r.ID); ok {
+			f.Disks = append(f.Disks, observe.DiskFigures{ID: r.ID, Name: name, Stats: r.Stats, Idle: r.Idle, Requests: r.Requests})
+		}
+	}
+	f.Idle = make([]observe.IdleFigures, 0, len(idle))
+	for _, id := range idle {
+		if name, ok := n.model.VDiskName(id); ok {
+			f.Idle = append(f.Idle, observe.IdleFigures{ID: id, Name: name})
 		}
 	}
 	return f
@@ -147,7 +170,7 @@ func (n *node) works() {
 	n.host.Usage()
 }
 
-// checks looks at everything; ends of certificates go by the wall clock.
+// checks looks at everything but vDisks; ends of certificates go by the wall clock.
 func (n *node) checks(wall time.Time, stores []observe.RemoteMetrics) observe.Checks {
 	usage := n.host.Usage()
 	c := observe.Checks{Journal: usage.JournalError, ReadCaches: slices.Clone(n.readCacheErrs)}
@@ -199,19 +222,43 @@ func (n *node) checks(wall time.Time, stores []observe.RemoteMetrics) observe.Ch
 		check.Strangers = n.ctl.Strangers(p.ID)
 		c.Pools = append(c.Pools, check)
 	}
-	mirrorable, late := n.ctl.Mirrorable(), n.ctl.LateSnapshots()
-	all := n.model.VDisks(nil)
-	c.Disks = make([]observe.DiskCheck, 0, len(all))
-	for _, v := range all {
+	return c
+}
+
+// look returns the vDisks with which something is wrong. changed: something did since the
+// last look.
+func (w *diskWatch) look(n *node, now time.Time, changed bool) (wrong []observe.DiskCheck) {
+	wakeups, changes, mirrorable := n.ctl.Wakeups(), n.model.JobChanges(), n.ctl.Mirrorable()
+	w.rows = w.rows[:0]
+	if changed || w.at.IsZero() || now.Sub(w.at) >= disksEvery || wakeups != w.wakeups || changes != w.changes || mirrorable != w.mirrorable || !n.ctl.Permitted() {
+		w.at, w.wakeups, w.changes, w.mirrorable = now, wakeups, changes, mirrorable
+		w.rows = n.model.AppendVDisks(w.rows, func(model.VDisk) bool { return true })
+	} else {
+		for _, id := range w.others {
+			if v, ok := n.model.VDisk(id); ok {
+				w.rows = append(w.rows, v)
+			}
+		}
+	}
+	w.others = w.others[:0]
+	late := n.ctl.LateSnapshots(w.rows)
+	for _, v := range w.rows {
 		st := n.ctl.DiskCondition(v)
 		verified, _ := n.model.Verification(v.ID)
-		c.Disks = append(c.Disks, observe.DiskCheck{
+		check := observe.DiskCheck{
 			Damaged: verified.BadObjects, Name: v.Name, State: st.State, Reason: st.Reason, Open: st.Open, Journal: st.Stats.JournalBytes, JournalQuota: st.Stats.JournalQuota, MapErr: st.Stats.MapErr,
 			DTL: st.Stats.DTL, Mirrorable: mirrorable, SnapshotLate: late[v.ID],
 			FailedJobs: n.failedJobs(v.ID, st.Open),
-		})
+		}
+		if check.Wrong() {
+			wrong = append(wrong, check)
+		} else if st.Idle {
+			continue
+		}
+		w.others = append(w.others, v.ID)
 	}
-	return c
+	clear(w.rows)
+	return wrong
 }
 
 // checkSessions looks at iSCSI sessions; one of another node is looked at there.
@@ -230,12 +277,11 @@ func (n *node) checkSessions() (out observe.SessionsCheck) {
 
 // failedJobs are the scheduled jobs of a vDisk that is open here whose newest run failed.
 func (n *node) failedJobs(id string, open bool) (out []observe.FailedJob) {
-	runs, ok := n.model.Runs(id)
-	if !ok || !open {
+	if !open {
 		return nil
 	}
 	for _, name := range model.JobNames {
-		if all := runs.Jobs[name].Runs; len(all) > 0 && all[0].Result == model.RunFailed { // the newest
+		if all := n.model.JobRunsOf(id, name).Runs; len(all) > 0 && all[0].Result == model.RunFailed { // the newest
 			out = append(out, observe.FailedJob{Name: string(name), Why: all[0].Text, At: all[0].Ended})
 		}
 	}

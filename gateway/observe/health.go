@@ -124,7 +124,7 @@ type CertificateCheck struct {
 // Checks are everything that health is made of.
 type Checks struct {
 	Pools      []PoolCheck
-	Disks      []DiskCheck
+	Disks      []DiskCheck   // of others nothing is wrong
 	Journal    error         // why the node's journal cannot grow
 	WriteDisks []error       // why WRITE disks are not used
 	ReadCaches []error       // why directories of the read cache are not used
@@ -348,6 +348,12 @@ var stateChecks = map[volume.State]struct {
 	volume.StateClosed:   {Bad, "is closed", "see the node's log"},
 	"deleting":           {Warning, "is deleted, its space is not given back yet", "bring the backend back; it is tried again by itself"},
 	"opening":            {Warning, "is not open yet", "it is tried again by itself"},
+}
+
+// Wrong tells whether something is wrong.
+func (d DiskCheck) Wrong() (wrong bool) {
+	d.check(func(Level, string, string, string, string, ...any) { wrong = true })
+	return wrong
 }
 
 func (d DiskCheck) check(add addCause) {

@@ -2,6 +2,7 @@ package observe
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"strings"
 	"time"
@@ -113,6 +114,7 @@ type Value struct {
 type Figures struct {
 	Node       string // its name
 	Disks      []DiskFigures
+	Idle       []IdleFigures
 	Pools      []PoolCheck
 	Remotes    []RemoteMetrics
 	LocalTotal int64 // bytes, of the data directory's disk
@@ -124,14 +126,70 @@ type Figures struct {
 type DiskFigures struct {
 	ID, Name string
 	Stats    volume.Stats
+	Idle     bool   // Stats stay as they are
+	Requests uint64 // until then
 }
+
+// IdleFigures are a vDisk that is open here and whose figures are known (Thresholds.Known).
+type IdleFigures struct{ ID, Name string }
 
 // meter makes values of Figures: of counters it needs those before.
 type meter struct {
 	at      time.Time
-	disks   map[string]counters
+	disks   map[string]*metered
 	stores  map[string]latencyOf
 	started bool
+	looks   uint64
+	values  map[string][]Value // by metric: where the next ones go
+}
+
+// metered is what is known of a vDisk.
+type metered struct {
+	name, object string
+	counters     counters
+	// Of those that are no counters; percent, percent and us.
+	journalUsed, spaceUsed, lag float64
+	// idle since the look before, as what is on its way to be given back then goes beside it:
+	// nothing of this changes, until there were more requests.
+	idle, rests bool
+	requests    uint64
+	seen        uint64 // at which look
+}
+
+// measureOf makes a metric of vDisks.
+type measureOf struct {
+	name  string
+	value func(d *metered, p Performance) float64
+}
+
+var measures = []measureOf{
+	{"vdisk.read_latency_p99", func(_ *metered, p Performance) float64 { return p.ReadP99us }},
+	{"vdisk.write_latency_p99", func(_ *metered, p Performance) float64 { return p.WriteP99us }},
+	{"vdisk.iops", func(_ *metered, p Performance) float64 { return p.ReadIOPS + p.WriteIOPS }},
+	{"vdisk.throughput", func(_ *metered, p Performance) float64 { return p.ReadBytesPerSecond + p.WriteBytesPerSecond }},
+	{"vdisk.cache_hits", func(_ *metered, p Performance) float64 { return cacheHits(p) }},
+	{"vdisk.journal_used", func(d *metered, _ Performance) float64 { return d.journalUsed }},
+	{"vdisk.space_used", func(d *metered, _ Performance) float64 { return d.spaceUsed }},
+	{"vdisk.dtl_lag", func(d *metered, _ Performance) float64 { return d.lag }},
+}
+
+// known tells whether an idle vDisk, after so many requests, is as it was at the last look.
+func (m *meter) known(id string, requests uint64) bool {
+	d := m.disks[id]
+	return d != nil && d.idle && d.requests == requests && d.seen == m.looks
+}
+
+// metered returns what is known of a vDisk, which is seen at this look; was: it was known.
+func (m *meter) metered(id, name string) (d *metered, was bool) {
+	if d, was = m.disks[id]; !was {
+		d = &metered{}
+		m.disks[id] = d
+	}
+	if d.name != name || !was {
+		d.name, d.object = name, "vdisk "+name
+	}
+	d.seen = m.looks
+	return d, was
 }
 
 // cacheHits is the percent of hits; NaN if nothing was asked of a cache.
@@ -146,45 +204,68 @@ func percent(part, whole float64) float64 {
 	return part / whole * 100
 }
 
-// measure returns the values of now. Those of counters are NaN at the first look at an object.
-func (m *meter) measure(now time.Time, f Figures) (out []Value) {
+// measure returns the values of now of the metrics that are wanted, by metric, until the next
+// look. Those of counters are NaN at the first look at an object.
+func (m *meter) measure(now time.Time, f Figures, wanted func(metric string) bool) map[string][]Value {
 	elapsed := now.Sub(m.at).Seconds()
 	known := m.started && elapsed > 0
 	m.at, m.started = now, true
-	value := func(metric, id, object string, v float64) { out = append(out, Value{metric, id, object, v}) }
-	disks := make(map[string]counters, len(f.Disks))
-	var all counters
-	for _, d := range f.Disks {
-		object := "vdisk " + d.Name
-		cur := countersOf(d.Stats)
-		disks[d.ID] = cur
-		was, ok := m.disks[d.ID]
-		p := unmeasured()
-		if ok && known {
-			delta := cur.since(was)
-			all.add(delta)
-			p = delta.rates(elapsed)
-			if delta.readOps == 0 {
-				p.ReadP99us = math.NaN()
-			}
-			if delta.writeOps == 0 {
-				p.WriteP99us = math.NaN()
-			}
-		}
-		value("vdisk.read_latency_p99", d.ID, object, p.ReadP99us)
-		value("vdisk.write_latency_p99", d.ID, object, p.WriteP99us)
-		value("vdisk.iops", d.ID, object, p.ReadIOPS+p.WriteIOPS)
-		value("vdisk.throughput", d.ID, object, p.ReadBytesPerSecond+p.WriteBytesPerSecond)
-		value("vdisk.cache_hits", d.ID, object, cacheHits(p))
-		value("vdisk.journal_used", d.ID, object, percent(float64(d.Stats.JournalBytes), float64(d.Stats.JournalQuota)))
-		value("vdisk.space_used", d.ID, object, percent(float64(d.Stats.MappedBytes), float64(d.Stats.Size)))
-		lag := math.NaN()
-		if d.Stats.DTL.State != volume.DTLOff {
-			lag = float64(d.Stats.DTL.Lag.Microseconds())
-		}
-		value("vdisk.dtl_lag", d.ID, object, lag)
+	m.looks++
+	if m.disks == nil {
+		m.disks, m.values = map[string]*metered{}, map[string][]Value{}
 	}
-	m.disks = disks
+	for metric, v := range m.values {
+		clear(v)
+		m.values[metric] = v[:0]
+	}
+	value := func(metric, id, object string, v float64) {
+		if wanted(metric) {
+			m.values[metric] = append(m.values[metric], Value{metric, id, object, v})
+		}
+	}
+	var ofDisks []measureOf // that are wanted
+	for _, o := range measures {
+		if wanted(o.name) {
+			ofDisks = append(ofDisks, o)
+		}
+	}
+	disk := func(id string, d *metered, p Performance) {
+		for _, o := range ofDisks {
+			m.values[o.name] = append(m.values[o.name], Value{o.name, id, d.object, o.value(d, p)})
+		}
+	}
+	var all counters
+	for _, in := range f.Disks {
+		d, was := m.metered(in.ID, in.Name)
+		before := d.counters
+		d.counters = countersOf(in.Stats)
+		p := unmeasured()
+		if was && known {
+			delta := d.counters.since(before)
+			all.add(delta)
+			p = measured(delta, elapsed)
+		}
+		d.journalUsed = percent(float64(in.Stats.JournalBytes), float64(in.Stats.JournalQuota))
+		d.spaceUsed = percent(float64(in.Stats.MappedBytes), float64(in.Stats.Size))
+		d.lag = math.NaN()
+		if in.Stats.DTL.State != volume.DTLOff {
+			d.lag = float64(in.Stats.DTL.Lag.Microseconds())
+		}
+		d.idle = in.Idle && d.rests && d.requests == in.Requests
+		d.rests, d.requests = in.Idle, in.Requests
+		disk(in.ID, d, p)
+	}
+	still := unmeasured()
+	if known {
+		still = measured(counters{}, elapsed)
+	}
+	for _, in := range f.Idle {
+		d, _ := m.metered(in.ID, in.Name)
+		disk(in.ID, d, still)
+	}
+	if len(m.disks) > len(f.Disks)+len(f.Idle) {
+		maps.DeleteFunc(m.disks, func(_ string, d *metered) bool { return d.seen != m.looks })
+	}
 	node := "node " + f.Node
 	p := unmeasured()
 	if known {
@@ -215,7 +296,19 @@ func (m *meter) measure(now time.Time, f Figures) (out []Value) {
 		used, free := f.Alba.space()
 		value("alba.space_used", "alba", "alba devices", percent(float64(used), float64(used+free)))
 	}
-	return out
+	return m.values
+}
+
+// measured is what a vDisk did; latencies are NaN where it did nothing.
+func measured(delta counters, seconds float64) Performance {
+	p := delta.rates(seconds)
+	if delta.readOps == 0 {
+		p.ReadP99us = math.NaN()
+	}
+	if delta.writeOps == 0 {
+		p.WriteP99us = math.NaN()
+	}
+	return p
 }
 
 func unmeasured() Performance {

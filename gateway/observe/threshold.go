@@ -60,12 +60,13 @@ func (t Threshold) cleared(v float64) bool {
 	return t.Below && v >= t.Clear || !t.Below && v <= t.Clear
 }
 
-func (t Threshold) matches(v Value) bool {
-	if t.Metric != v.Metric {
-		return false
+// covers tells whether it is for an object.
+func (t Threshold) covers(object string) bool {
+	if t.Object == "" {
+		return true
 	}
-	ok, err := path.Match(t.Object, v.Object)
-	return t.Object == "" || ok && err == nil
+	ok, err := path.Match(t.Object, object)
+	return ok && err == nil
 }
 
 // ThresholdCheck is a threshold that is passed.
@@ -135,17 +136,20 @@ type crossing struct {
 // Due tells whether it is time to look again.
 func (t *Thresholds) Due(now time.Time) bool { return !t.started || now.Sub(t.at) >= MeasureEvery }
 
+// Known tells whether the figures of an idle vDisk, after so many requests, are those of the
+// last look: then IdleFigures tell all.
+func (t *Thresholds) Known(id string, requests uint64) bool { return t.meter.known(id, requests) }
+
 // Observe takes figures at now, and returns the thresholds that are passed, by name.
 func (t *Thresholds) Observe(now time.Time, rules []Threshold, f Figures) []ThresholdCheck {
 	t.at, t.started = now, true
-	return t.follow(now, rules, t.meter.measure(now, f))
+	return t.follow(now, rules, t.meter.measure(now, f, func(metric string) bool {
+		return slices.ContainsFunc(rules, func(r Threshold) bool { return !r.Off && r.Metric == metric })
+	}))
 }
 
-func (t *Thresholds) follow(now time.Time, rules []Threshold, values []Value) []ThresholdCheck {
-	byMetric := map[string][]Value{}
-	for _, v := range values {
-		byMetric[v.Metric] = append(byMetric[v.Metric], v)
-	}
+// follow takes values by metric.
+func (t *Thresholds) follow(now time.Time, rules []Threshold, values map[string][]Value) []ThresholdCheck {
 	next := map[string]*passing{}
 	var out []ThresholdCheck
 	for _, r := range rules {
@@ -157,7 +161,7 @@ func (t *Thresholds) follow(now time.Time, rules []Threshold, values []Value) []
 			p = &passing{rule: r, objects: map[string]*crossing{}}
 		}
 		next[r.Name] = p
-		p.look(now, byMetric[r.Metric])
+		p.look(now, values[r.Metric])
 		if told := p.told(); len(told) > 0 {
 			out = append(out, ThresholdCheck{r, told})
 		}
@@ -171,7 +175,7 @@ func (t *Thresholds) follow(now time.Time, rules []Threshold, values []Value) []
 func (p *passing) look(now time.Time, values []Value) {
 	r := p.rule
 	for _, v := range values {
-		if !r.matches(v) {
+		if !r.covers(v.Object) {
 			continue
 		}
 		c := p.objects[v.ID]

@@ -28,7 +28,7 @@ func newWatched(t *testing.T, rules ...Threshold) *watched {
 func (w *watched) after(d time.Duration, values ...Value) string {
 	w.clk.Advance(d)
 	var out []string
-	for _, c := range w.in.follow(w.clk.Now(), w.rules, values) {
+	for _, c := range w.in.follow(w.clk.Now(), w.rules, byMetric(values)) {
 		var objects []string
 		for _, o := range c.Objects {
 			objects = append(objects, fmt.Sprintf("%s %g", o.Object, o.V))
@@ -36,6 +36,14 @@ func (w *watched) after(d time.Duration, values ...Value) string {
 		out = append(out, c.Name+": "+strings.Join(objects, ", "))
 	}
 	return strings.Join(out, "; ")
+}
+
+func byMetric(values []Value) map[string][]Value {
+	out := map[string][]Value{}
+	for _, v := range values {
+		out[v.Metric] = append(out[v.Metric], v)
+	}
+	return out
 }
 
 func (w *watched) want(got, want string) {
@@ -110,7 +118,7 @@ func TestThresholdBounds(t *testing.T) {
 	for i := range maxPassing + 500 {
 		values = append(values, writesOf(fmt.Sprintf("d%04d", i), 20_000))
 	}
-	out := th.follow(time.Unix(1e9, 0), []Threshold{r}, values)
+	out := th.follow(time.Unix(1e9, 0), []Threshold{r}, byMetric(values))
 	if len(out) != 1 || len(out[0].Objects) != maxPassing {
 		t.Fatalf("%d are told", len(out))
 	}
@@ -138,9 +146,11 @@ func TestMeasure(t *testing.T) {
 	look := func() map[string]string {
 		out := map[string]string{}
 		seen := map[string]bool{}
-		for _, v := range m.measure(now, f) {
-			out[v.Metric+" "+v.Object] = fmt.Sprintf("%.4g", v.V)
-			seen[v.Metric] = true
+		for metric, values := range m.measure(now, f, func(string) bool { return true }) {
+			for _, v := range values {
+				out[metric+" "+v.Object] = fmt.Sprintf("%.4g", v.V)
+				seen[v.Metric] = true
+			}
 		}
 		for _, x := range Metrics() {
 			if !seen[x.Name] {
@@ -171,6 +181,45 @@ func TestMeasure(t *testing.T) {
 	f.Disks = append(f.Disks, DiskFigures{ID: "2", Name: "new", Stats: volume.Stats{ReadOps: 1000}})
 	want(look(), "vdisk.iops vdisk a", "2", "vdisk.throughput vdisk a", "4096", "vdisk.read_latency_p99 vdisk a", "2038", "vdisk.write_latency_p99 vdisk a", "NaN",
 		"vdisk.cache_hits vdisk a", "75", "vpool.request_latency vpool gold", "1e+04", "node.iops node alpha", "2", "node.cache_hits node alpha", "75", "vdisk.iops vdisk new", "NaN")
+
+	// An idle one is told by its id, once it was looked at since its last request.
+	now = now.Add(10 * time.Second)
+	f.Disks[0].Idle, f.Disks[0].Requests = true, 27
+	if m.known("1", 27) {
+		t.Error("known before it was looked at")
+	}
+	look()
+	if m.known("1", 27) {
+		t.Error("known at once: what is given back meanwhile would be missed")
+	}
+	now = now.Add(10 * time.Second)
+	quiet := look()
+	want(quiet, "vdisk.iops vdisk a", "0", "vdisk.read_latency_p99 vdisk a", "NaN", "vdisk.journal_used vdisk a", "75")
+	if !m.known("1", 27) || m.known("1", 28) || m.known("2", 0) || m.known("3", 0) {
+		t.Error("known are others than idle ones that were looked at")
+	}
+	now = now.Add(10 * time.Second)
+	f.Disks, f.Idle = f.Disks[1:], []IdleFigures{{ID: "1", Name: "a"}}
+	for what, v := range look() {
+		if strings.HasSuffix(what, " vdisk a") && v != quiet[what] {
+			t.Errorf("%s of an idle vDisk is %s, was %s", what, v, quiet[what])
+		}
+	}
+	now = now.Add(10 * time.Second)
+	f.Idle[0].Name = "b"
+	renamed := look()
+	want(renamed, "vdisk.journal_used vdisk b", "75")
+	if _, there := renamed["vdisk.iops vdisk a"]; there || !m.known("1", 27) {
+		t.Error("the old name is told, or it is not known any more")
+	}
+	now = now.Add(10 * time.Second)
+	f.Idle = nil
+	if look(); m.known("1", 27) {
+		t.Error("known though it is not open any more")
+	}
+	if got := m.measure(now, f, func(metric string) bool { return metric == "vdisk.iops" }); len(got["vdisk.iops"]) != 1 || len(got["vdisk.throughput"]) != 0 || len(got["node.iops"]) != 0 {
+		t.Errorf("measured, though only vdisk.iops is wanted: %v", got)
+	}
 }
 
 // TestDefaultThresholds: they are as whoever sets one may, by name, and only what means the

@@ -27,7 +27,9 @@ const (
 	// idleSettle is how long they are left alone before their CPU time is looked at: they
 	// notice after two commit intervals that nobody uses them.
 	idleSettle = 40 * time.Second
-	idleWatch  = 30 * time.Second
+	// idleWatch is for how long it is looked at then: a process that allocates little collects
+	// its garbage every two minutes, which is a part of what it costs.
+	idleWatch = 2 * time.Minute
 )
 
 // scaleRows are the rows of the set scale.

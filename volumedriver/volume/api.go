@@ -408,6 +408,7 @@ type Recovered struct {
 //	(*Volume) SetCache(CachePolicy)                     what the read cache keeps of it; until the node ends
 //	(*Volume) Commit(ctx) error                         all acknowledged writes are on the backend on return
 //	(*Volume) Close(ctx) error                          drain, commit, checkpoint, clean head
+//	(*Volume) Failed() bool                             it stopped by itself, and stays so
 //	(*Volume) Displaced() bool                          its WRITE disk failed, and it can be opened on another one
 //	(*Volume) Stats() Stats ; Size() int64 ; ClusterSize() int ; ID() ID
 var _ = context.Background

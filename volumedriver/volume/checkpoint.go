@@ -141,6 +141,9 @@ func (v *Volume) setMapError(err error) {
 	} else {
 		v.mapErr.Store(&err)
 	}
+	if (err == nil) != (was == nil) {
+		v.stir()
+	}
 	switch {
 	case err != nil && was == nil:
 		v.log.Warn("map pages not written to local disk; they stay in memory", "err", err)

@@ -172,7 +172,7 @@ func setDefault(v *int64, d int64) {
 	}
 }
 
-// Wakeups changes whenever a vDisk is opened or closed, or one that was idle is used: as
+// Wakeups changes whenever a vDisk is opened or closed, fails, or one that was idle is used: as
 // long as it stays, those that were idle are.
 func (h *Host) Wakeups() uint64 { return h.wakeups.Load() }
 

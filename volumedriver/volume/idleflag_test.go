@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"errors"
 	"testing"
 	"time"
 )
@@ -35,7 +36,15 @@ func TestIdle(t *testing.T) {
 	if idle, r := v.Idle(); idle || r <= requests {
 		t.Errorf("after a write: idle %v, %d requests after %d", idle, r, requests)
 	}
-	n.close()
+	if v.Failed() {
+		t.Error("failed")
+	}
+	wakeups := n.host.Wakeups()
+	v.fail(StateFenced, errors.New("as the test has it"))
+	if !v.Failed() || n.host.Wakeups() == wakeups {
+		t.Error("who samples the vdisk does not notice that it failed")
+	}
+	n.kill()
 }
 
 // TestStatsBesideCheckpoints: Stats are taken while map pages are written out.

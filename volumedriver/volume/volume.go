@@ -275,6 +275,10 @@ func (v *Volume) stir() {
 	v.host.wakeups.Add(1)
 }
 
+// Failed reports whether the vDisk stopped by itself and stays so, as Fenced and Displaced tell
+// more of.
+func (v *Volume) Failed() bool { return v.failure.Load() != nil }
+
 // Fenced reports whether a newer opening owns the vDisk (StateFenced).
 func (v *Volume) Fenced() bool { return v.writeErrorState() == StateFenced }
 
@@ -307,6 +311,7 @@ func (v *Volume) fail(state State, err error) {
 			}
 			v.wakeCommitter()
 			v.up.wake()
+			v.host.wakeups.Add(1)
 			return
 		}
 	}
