@@ -108,10 +108,13 @@ func (d drill) storage() int {
 
 // diskBytes is as in lab.Options.
 func (d drill) diskBytes() int64 {
-	if d.name == "cluster-full-disk" {
-		return clusterDisk
+	switch {
+	case d.name != "cluster-full-disk":
+		return 0
+	case d.alba():
+		return clusterAlbaDisk
 	}
-	return 0
+	return clusterDisk
 }
 
 // errSaid: the drill within the lab has said what went wrong.

@@ -22,8 +22,11 @@ const (
 	cutTime = 8 * time.Second
 	// lossPercent is what cluster-loss loses of all packets.
 	lossPercent = 5
-	// clusterDisk is the file system of each node in the drill of full disks.
-	clusterDisk = 1 << 30
+	// clusterDisk is the file system of each node in the drill of full disks, clusterAlbaDisk
+	// that of one with devices of the Alba on it: what ten rounds write has to fit, or the
+	// disks are full when nobody fills them.
+	clusterDisk     = 1 << 30
+	clusterAlbaDisk = 4 << 30
 )
 
 // kill kills a node, and sees its vDisks taken over and written to.
@@ -330,10 +333,10 @@ func fill(path string) error {
 	if err := unix.Statfs(filepath.Dir(path), &st); err != nil {
 		return err
 	}
-	if total := int64(st.Blocks) * st.Bsize; total > 2*clusterDisk {
+	if total := int64(st.Blocks) * st.Bsize; total > 2*clusterAlbaDisk {
 		return fmt.Errorf("%s is on a file system of %d bytes: not the drill's", path, total)
 	}
-	_, err = io.CopyN(f, zeros{}, 2*clusterDisk)
+	_, err = io.CopyN(f, zeros{}, 2*clusterAlbaDisk)
 	if !errors.Is(err, syscall.ENOSPC) {
 		return fmt.Errorf("%s does not fill its file system: %w", path, err)
 	}

@@ -578,6 +578,162 @@ func TestGroupDamageStays(t *testing.T) {
 	}
 }
 
+// TestGroupDamageTold: while a chunk refuses what belongs into it the files of the group log
+// stay, damaged frames with them. Each start finds these again, and says nothing new: what was
+// accepted stays so, and what came after is not touched. Of a vDisk with a chunk that refuses
+// nothing is accepted: what it lacks is not lost.
+func TestGroupDamageTold(t *testing.T) {
+	m := blockfs.NewMem()
+	o := groupOptions(m)
+	p := mustOpen(t, o)
+	grouping(p)
+	a, b := newTestLog(p, diskA, 1, 1, nil), newTestLog(p, diskB, 1, 1, nil)
+	puts(t, b, 1, 1)
+	last := uint64(0) // of disk A
+	for len(a.chunks) < 2 {
+		last++
+		mustPut(t, a, oneWrite(last, 3))
+	}
+	second := a.chunks[len(a.chunks)-1].file.name
+	after := m.Crash(blockfs.CrashConfig{Unsynced: blockfs.DropAll})
+	overwrite(t, after, groupName+"0", blockfs.Alignment+5, []byte{0x5a, 0xa5}) // the one record of disk B
+	refuse := true
+	o = groupOptions(blockfs.Inject(after, func(op blockfs.OpInfo) error {
+		if refuse && op.Kind == blockfs.OpWrite && strings.HasSuffix(op.Path, second) {
+			return errInjected
+		}
+		return nil
+	}))
+	damaged := func(p *Pool, disk [16]byte) {
+		t.Helper()
+		if _, err := Recover(p, disk, 1, anyOf(2)); !errors.As(err, new(*CorruptError)) {
+			t.Fatalf("a vDisk whose chunk may lack a record: %v", err)
+		}
+	}
+	accept := func(p *Pool, disk [16]byte) *Recovery {
+		t.Helper()
+		r, err := RecoverLeft(p, disk, 1, anyOf(2))
+		if err != nil || r.Damage == nil {
+			t.Fatalf("what is left: %+v, %v", r, err)
+		}
+		if err := r.Accept(); err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	held := func(p *Pool) {
+		t.Helper()
+		for _, recover := range []func(*Pool, [16]byte, uint64, func(uint32, uint64, uint64) bool) (*Recovery, error){Recover, RecoverLeft} {
+			if _, err := recover(p, diskA, 1, anyOf(2)); !errors.Is(err, errHole) {
+				t.Fatalf("a vDisk with a chunk that refuses, and one that may lack a record: %v", err)
+			}
+		}
+	}
+	p = mustOpen(t, o)
+	held(p)
+	damaged(p, diskB)
+	accept(p, diskB).Abandon()
+	r, err := Recover(p, diskB, 1, anyOf(2))
+	if err != nil || r.LastSeq != 0 {
+		t.Fatal(err)
+	}
+	l := newTestLog(p, diskB, 2, 1, r)
+	puts(t, l, 2, 1)
+	l.Close()
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		p = mustOpen(t, o)
+		if !slices.ContainsFunc(files(t, after), isGroup) {
+			t.Fatal("the files of the group log are gone")
+		}
+		held(p)
+		if r, err := Recover(p, diskB, 1, anyOf(2)); err != nil || r.LastSeq != 2 {
+			t.Fatalf("accepted, and written to since: %+v, %v", r, err)
+		}
+		if err := p.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refuse = false
+	p = mustOpen(t, o)
+	if p.says.Told != "" || slices.ContainsFunc(files(t, after), isGroup) && p.group == nil {
+		t.Errorf("the files of the group log are left: %+v", p.says)
+	}
+	damaged(p, diskA)
+	if r := accept(p, diskA); r.LastSeq != last {
+		t.Errorf("left of what was damaged nowhere: up to %d of %d", r.LastSeq, last)
+	}
+	if r, err := Recover(p, diskB, 1, anyOf(2)); err != nil || r.LastSeq != 2 {
+		t.Errorf("accepted, and written to since: %+v, %v", r, err)
+	}
+}
+
+// TestGroupDamageFull: a start on a disk without room tells of damaged frames, serves other
+// vDisks, and refuses that a loss is accepted, which could not be kept; with room it can.
+func TestGroupDamageFull(t *testing.T) {
+	m := blockfs.NewMem()
+	p := mustOpen(t, groupOptions(m))
+	grouping(p)
+	puts(t, newTestLog(p, diskA, 1, 1, nil), 1, 1)
+	puts(t, newTestLog(p, diskB, 1, 1, nil), 1, 1)
+	after := m.Crash(blockfs.CrashConfig{Unsynced: blockfs.DropAll})
+	overwrite(t, after, groupName+"0", blockfs.Alignment+5, []byte{0x5a, 0xa5})
+	full := true
+	o := groupOptions(blockfs.Inject(after, func(op blockfs.OpInfo) error {
+		if full && op.Kind == blockfs.OpWrite && strings.Contains(op.Path, poolFile) {
+			return syscall.ENOSPC
+		}
+		return nil
+	}))
+	left := func(p *Pool) *Recovery {
+		t.Helper()
+		if _, err := Recover(p, diskA, 1, anyOf(1)); !errors.As(err, new(*CorruptError)) {
+			t.Fatalf("recovered with %v", err)
+		}
+		r, err := RecoverLeft(p, diskA, 1, anyOf(1))
+		if err != nil || r.Damage == nil {
+			t.Fatalf("what is left: %+v, %v", r, err)
+		}
+		return r
+	}
+	for range 2 {
+		p = mustOpen(t, o)
+		r := left(p)
+		if err := r.Accept(); !errors.Is(err, syscall.ENOSPC) {
+			t.Fatalf("a loss that cannot be kept is accepted: %v", err)
+		}
+		r.Abandon()
+		left(p).Abandon()
+		other := newTestLog(p, [16]byte{'c'}, 1, 1, nil)
+		mustPut(t, other, oneWrite(1, 1))
+		other.Close()
+		p.Forget([16]byte{'c'})
+		if err := p.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p = mustOpen(t, o)
+	full = false // there is room while it runs
+	r := left(p)
+	if err := r.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	r.Abandon()
+	for range 2 {
+		if r, err := Recover(p, diskA, 1, anyOf(1)); err != nil {
+			t.Fatalf("accepted: %v", err)
+		} else {
+			r.Abandon()
+		}
+		if err := p.Close(); err != nil {
+			t.Fatal(err)
+		}
+		p = mustOpen(t, o)
+	}
+}
+
 // FuzzFrame: no bytes make a frame that is not one, or end the process.
 func FuzzFrame(f *testing.F) {
 	p, err := OpenPool(poolOptions(blockfs.NewMem()))

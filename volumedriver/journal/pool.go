@@ -53,8 +53,9 @@ type Pool struct {
 	id    string
 	group *group // nil: there is none
 
-	sayMu sync.Mutex
-	says  poolIdentity // as it is in pool.json
+	sayMu  sync.Mutex
+	says   poolIdentity        // as it is in pool.json
+	unsaid func(*poolIdentity) // what it is to say besides, once there is room; nil: nothing
 
 	mu       sync.Mutex
 	free     []*chunkFile
@@ -118,6 +119,9 @@ func OpenPool(o PoolOptions) (*Pool, error) {
 		err = p.identity(func(id *poolIdentity) { // what else was damaged is in use for something else
 			id.Damaged = slices.DeleteFunc(id.Damaged, func(d damagedChunk) bool { return !p.holds(d) })
 		})
+		if errors.Is(err, syscall.ENOSPC) { // a start with room says it
+			err = nil
+		}
 	}
 	if err == nil && p.o.Group.Bytes > 0 {
 		p.group, err = newGroup(p, p.o.Group)
@@ -163,6 +167,9 @@ type poolIdentity struct {
 	Group bool `json:"group,omitempty"`
 	// Damaged are the chunks of which records may be missing that were acknowledged.
 	Damaged []damagedChunk `json:"damaged,omitempty"`
+	// Told is the damage of the group log that chunks were marked for. While its files stay,
+	// the next start finds it again, which says nothing new.
+	Told string `json:"told,omitempty"`
 }
 
 // damagedChunk is a chunk as it was opened by a generation; in another it is not damaged.
@@ -178,6 +185,9 @@ func (p *Pool) identity(change func(*poolIdentity)) error {
 	defer p.sayMu.Unlock()
 	next := p.says
 	next.Damaged = slices.Clone(p.says.Damaged)
+	if p.unsaid != nil {
+		p.unsaid(&next)
+	}
 	change(&next)
 	switch {
 	case len(next.Damaged) > 0:
@@ -187,7 +197,7 @@ func (p *Pool) identity(change func(*poolIdentity)) error {
 	default:
 		next.Format = poolFormat
 	}
-	if next.Format == p.says.Format && next.Group == p.says.Group && slices.Equal(next.Damaged, p.says.Damaged) {
+	if next.Format == p.says.Format && next.Group == p.says.Group && next.Told == p.says.Told && slices.Equal(next.Damaged, p.says.Damaged) {
 		return nil
 	}
 	b, err := json.Marshal(next)
@@ -197,7 +207,7 @@ func (p *Pool) identity(change func(*poolIdentity)) error {
 	if err := blockfs.WriteFile(p.o.FS, p.o.Dir+"/"+poolFile, b); err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
-	p.says = next
+	p.says, p.unsaid = next, nil
 	return nil
 }
 

@@ -3,6 +3,7 @@ package journal
 import (
 	"bytes"
 	"cmp"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
@@ -72,7 +73,7 @@ func (p *Pool) redoFrames(frames []foundFrame) (holes int, err error) {
 	slices.SortFunc(frames, func(a, b foundFrame) int { return cmp.Compare(a.number, b.number) })
 	last := frames[len(frames)-1]
 	next, put := last.oldest, 0
-	var damage error
+	var damage frameDamage
 	chunks := map[uint64]*chunkFile{}
 	for _, held := range p.held {
 		for _, cf := range held {
@@ -85,14 +86,14 @@ func (p *Pool) redoFrames(frames []foundFrame) (holes int, err error) {
 			continue // what it holds is in the chunks
 		}
 		if f.number != next || f.run != last.run {
-			damage = fmt.Errorf("frames %d to %d of the group log are damaged", next, f.number-1)
+			damage.add("frames %d to %d of the group log are damaged", next, f.number-1)
 		}
 		next = f.number + 1
 		err := f.each(func(r *framed, h *Header, rec []byte, err error) {
 			switch cf := chunks[r.chunk]; {
 			case err != nil && f.number == last.number: // its write was torn, and nothing of it acknowledged
 			case err != nil:
-				damage = fmt.Errorf("a record in frame %d of the group log is damaged", f.number)
+				damage.add("a record in frame %d of the group log is damaged", f.number)
 			case cf == nil || cf.owner != h.VDisk || cf.generation != h.Generation || r.off+h.size() > cf.bytes:
 				// The chunk was released, or moved.
 			case cf.has(rec, r.off):
@@ -109,29 +110,72 @@ func (p *Pool) redoFrames(frames []foundFrame) (holes int, err error) {
 			return holes, fmt.Errorf("journal: frame %d of the group log: %w", f.number, err)
 		}
 	}
-	if damage != nil {
-		if err := p.noteDamage(chunks, damage); err != nil {
+	if damage.places > 0 {
+		if err := p.noteDamage(chunks, damage.String(), fmt.Sprintf("%x-%d-%x", last.run, last.number, damage.sum)); err != nil {
 			return holes, err
 		}
 	}
-	p.o.Log.Info("records of the group log are in their chunks", "dir", p.o.Dir, "frames", last.number-last.oldest+1, "records", put, "refused", holes, "damage", damage)
+	p.o.Log.Info("records of the group log are in their chunks", "dir", p.o.Dir, "frames", last.number-last.oldest+1, "records", put, "refused", holes, "damage", damage.String())
 	return holes, nil
 }
 
+// frameDamage is what is not whole of the frames of a run.
+type frameDamage struct {
+	first  string
+	places int
+	sum    [sha256.Size]byte // of all places
+}
+
+func (d *frameDamage) add(format string, args ...any) {
+	what := fmt.Sprintf(format, args...)
+	if d.places++; d.places == 1 {
+		d.first = what
+	}
+	d.sum = sha256.Sum256(append(d.sum[:], what...))
+}
+
+func (d *frameDamage) String() string {
+	if d.places > 1 {
+		return fmt.Sprintf("%s, and %d places more", d.first, d.places-1)
+	}
+	return d.first
+}
+
 // noteDamage marks chunks as damaged, durably: the frames that tell it will go. Of which of
-// them something is missing, nobody knows.
-func (p *Pool) noteDamage(chunks map[uint64]*chunkFile, damage error) error {
-	err := p.identity(func(id *poolIdentity) {
-		for _, n := range slices.Sorted(maps.Keys(chunks)) {
-			if cf := chunks[n]; !slices.ContainsFunc(id.Damaged, cf.is) {
-				id.Damaged = append(id.Damaged, damagedChunk{cf.number, cf.generation, damage.Error()})
+// them something is missing, nobody knows. told names the damage: where the files of the group
+// log stayed, and a start before this one told of the same, it says nothing new, and what was
+// accepted or taken into use since is not touched by it.
+func (p *Pool) noteDamage(chunks map[uint64]*chunkFile, why, told string) error {
+	if p.says.Told == told {
+		return nil
+	}
+	var marks []damagedChunk
+	for _, n := range slices.Sorted(maps.Keys(chunks)) {
+		marks = append(marks, damagedChunk{n, chunks[n].generation, why})
+	}
+	say := func(id *poolIdentity) {
+		id.Told = told
+		for _, m := range marks {
+			if !slices.ContainsFunc(id.Damaged, func(d damagedChunk) bool { return d.Chunk == m.Chunk && d.Generation == m.Generation }) {
+				id.Damaged = append(id.Damaged, m)
 			}
 		}
-	})
-	if err == nil {
-		p.markDamaged()
 	}
-	return err
+	err := p.identity(say)
+	switch {
+	case err == nil:
+		p.markDamaged()
+	case errors.Is(err, syscall.ENOSPC): // the frames stay, and tell it at the next start again
+		p.unsaid = say
+		for _, cf := range chunks {
+			if cf.damage == nil {
+				cf.damage = errors.New(why)
+			}
+		}
+	default:
+		return err
+	}
+	return nil
 }
 
 // has tells whether a record is in the chunk.
@@ -212,7 +256,7 @@ func (c *recovered) frame(off int64) (*frame, error) {
 // removeGroup says that the chunks have it all, as far as they are not damaged, and removes
 // the files of the group log, which mean nothing then.
 func (p *Pool) removeGroup() error {
-	if err := p.identity(func(id *poolIdentity) { id.Group = false }); err != nil {
+	if err := p.identity(func(id *poolIdentity) { id.Group, id.Told = false, "" }); err != nil {
 		return err
 	}
 	return p.removeGroupFiles()
