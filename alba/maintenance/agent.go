@@ -18,6 +18,9 @@
 //	verify      every stored byte against its checksum
 //	rebalance   from full devices to empty ones
 //
+// Work and survey repair some objects side by side (crew.go). Rebalancing comes after repair, and
+// ends where another survey is asked for, such as when a device was given up meanwhile.
+//
 // Not a round, but asked for: RecoverNamespace rebuilds the records of a namespace
 // from the devices when its NSM host lost them (recover.go says what comes back).
 //
@@ -178,9 +181,7 @@ func (a *Agent) Start() {
 	})
 	a.every(ctx, "reconcile", always(a.o.Probe), restShare, nil, a.Reconcile)
 	a.every(ctx, "work", always(a.o.Work), restShare, nil, a.Work)
-	a.every(ctx, "survey", a.untilSurvey, restShare, a.wake, func(ctx context.Context) error {
-		return errors.Join(a.Survey(ctx), a.Rebalance(ctx))
-	})
+	a.every(ctx, "survey", a.untilSurvey, restShare, a.wake, a.surveyAndRebalance)
 	if !a.o.NoDeletes {
 		// Not behind work, which may take hours: what is overwritten would fill the devices.
 		a.every(ctx, "garbage", always(a.o.Work), restShare, nil, func(ctx context.Context) error {
@@ -193,6 +194,17 @@ func (a *Agent) Start() {
 	if a.o.Verify > 0 {
 		a.every(ctx, "verify", always(a.o.Verify), restShare, nil, a.Verify)
 	}
+}
+
+// surveyAndRebalance repairs first: there is no rebalancing while a survey finds something that
+// it can repair and does not come to an end with it, nor once another survey is asked for, as
+// when a device was given up: to rebalance may take hours.
+func (a *Agent) surveyAndRebalance(ctx context.Context) error {
+	moved, err := a.survey(ctx)
+	if s := a.Safety(); err == nil && moved > 0 && s.Repair+s.Worse > 0 {
+		return nil
+	}
+	return errors.Join(err, a.rebalanceWhile(ctx, func() bool { return len(a.wake) == 0 }))
 }
 
 // Stop ends the rounds and waits for them.

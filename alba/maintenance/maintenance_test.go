@@ -597,6 +597,83 @@ func TestRebalance(t *testing.T) {
 	w.check("after")
 }
 
+// TestRebalanceYields: it ends early when something else is to be done first, as a survey that
+// is asked for: a device may have been given up. Fragments are not moved then, and are later.
+func TestRebalanceYields(t *testing.T) {
+	w := newWorld(t, albatest.Options{Nodes: []int{2, 2, 2}, Preset: preset.Preset{Policies: []preset.Policy{{K: 2, M: 1, C: 3, X: 1}}}})
+	for _, n := range w.Numbers("") {
+		w.OSD(n).SetCapacity(20 << 20)
+	}
+	for i := range 60 {
+		w.put(fmt.Sprintf("o%d", i), 200000)
+	}
+	n := w.AddOSD(albatest.Node(2))
+	w.OSD(n).SetCapacity(20 << 20)
+	must(t, w.Client.Refresh(t.Context()))
+	w.settle("before", 1)
+	must(t, w.a.Probe(t.Context()))
+	on := func(when string) int64 { return w.settle(when, 1).OSDs[n] }
+	w.a.Look()
+	must(t, w.a.SurveyAndRebalance(t.Context()))
+	if got := on("another survey is asked for"); got != 0 {
+		t.Errorf("%d fragments were moved though another survey is asked for", got)
+	}
+	some := int64(0)
+	for most := 5; some == 0 && most < 100; most += 5 {
+		looks := 0
+		must(t, w.a.RebalanceWhile(t.Context(), func() bool { looks++; return looks < most }))
+		some = on("it was broken off")
+	}
+	must(t, w.a.Rebalance(t.Context()))
+	if all := on("at last"); some == 0 || all <= some {
+		t.Errorf("%d fragments were moved, then %d", some, all)
+	}
+	for _, j := range w.a.Jobs() {
+		if j.Error != "" {
+			t.Errorf("job %s: %s", j.ID, j.Error)
+		}
+	}
+	w.check("after")
+}
+
+// TestRepairSideBySide: a survey repairs some objects at a time.
+func TestRepairSideBySide(t *testing.T) {
+	w := newWorld(t, albatest.Options{Nodes: []int{2, 2, 2}, Preset: preset.Preset{Policies: []preset.Policy{{K: 2, M: 1, C: 3, X: 1}}}})
+	for i := range 20 {
+		w.put(fmt.Sprintf("o%d", i), 20000)
+	}
+	w.settle("before", 1)
+	all := w.Numbers("")
+	w.OSD(all[0]).SetDown(true)
+	must(t, w.a.Probe(t.Context()))
+	must(t, w.Client.Refresh(t.Context()))
+	var under atomic.Int64
+	both := make(chan struct{})
+	for _, n := range all[1:] {
+		w.OSD(n).SetHook(func(op string, _ []byte) error {
+			if op != "apply" {
+				return nil
+			}
+			if under.Add(1) == 2 {
+				close(both)
+			}
+			select {
+			case <-both:
+				return nil
+			case <-t.Context().Done():
+				return t.Context().Err()
+			case <-time.After(time.Minute):
+				return errors.New("nothing else is repaired meanwhile")
+			}
+		})
+	}
+	must(t, w.a.Survey(t.Context()))
+	if s := w.a.Safety(); s.Repair != 0 {
+		t.Errorf("%d objects are not repaired", s.Repair)
+	}
+	w.check("after")
+}
+
 // Everything happens at once: writers, readers, maintenance, devices that come and
 // go, lose bits or their past. Nothing that was acknowledged is ever wrong, and
 // in the end everything is complete.

@@ -3,6 +3,7 @@ package maintenance
 import (
 	"cmp"
 	"context"
+	"errors"
 	"math"
 	"slices"
 
@@ -69,6 +70,11 @@ func unbalanced(all []fill, wide bool) (high map[uint32]int64, low []uint32) {
 // Rebalance moves fragments from full devices to empty ones, as many as bring
 // them to the mean.
 func (a *Agent) Rebalance(ctx context.Context) error {
+	return a.rebalanceWhile(ctx, func() bool { return true })
+}
+
+// rebalanceWhile is Rebalance that ends early once goOn no longer holds.
+func (a *Agent) rebalanceWhile(ctx context.Context, goOn func() bool) error {
 	osds, err := a.m.OSDs(ctx)
 	if err != nil {
 		return err
@@ -87,11 +93,14 @@ func (a *Agent) Rebalance(ctx context.Context) error {
 	// What x of a policy keeps on the fullest devices may still move from others.
 	for _, wide := range []bool{false, true} {
 		high, low := unbalanced(all, wide)
-		if len(high) == 0 || len(low) == 0 {
+		if len(high) == 0 || len(low) == 0 || !goOn() {
 			return nil
 		}
 		job := a.begin("rebalance", "move fragments from full devices to empty ones", "fragments", 0)
-		err = a.rebalance(ctx, high, low, job)
+		err = a.rebalance(ctx, high, low, job, goOn)
+		if errors.Is(err, errEnough) {
+			err = nil
+		}
 		a.end(job, err)
 		if err != nil || job.Done > 0 {
 			return err
@@ -100,10 +109,15 @@ func (a *Agent) Rebalance(ctx context.Context) error {
 	return nil
 }
 
-func (a *Agent) rebalance(ctx context.Context, high map[uint32]int64, low []uint32, job *Job) error {
+var errEnough = errors.New("something else is to be done first")
+
+func (a *Agent) rebalance(ctx context.Context, high map[uint32]int64, low []uint32, job *Job, goOn func() bool) error {
 	start, moved := a.o.Clock.Now(), int64(0)
 	return a.namespaces(ctx, func(n manager.Namespace, host *nsm.Host) error {
 		return a.objects(ctx, host, n, func(m *layout.Manifest) error {
+			if !goOn() {
+				return errEnough
+			}
 			// From the fullest first; where x of the policy forbids it, from the next.
 			for _, from := range fullest(m, high) {
 				did, err := a.c.Repair(ctx, n.Name, m.Name, client.RepairOptions{Away: []uint32{from}, To: low})

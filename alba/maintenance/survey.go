@@ -1,12 +1,14 @@
 package maintenance
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/openvstorage/ovgate/alba/client"
@@ -157,25 +159,33 @@ func incomplete(m *layout.Manifest, stays map[uint32]bool) bool {
 // stores anew what a better policy can take, and lets devices leave that nothing
 // names any more (T2).
 func (a *Agent) Survey(ctx context.Context) error {
+	_, err := a.survey(ctx)
+	return err
+}
+
+// survey is Survey, and returns how many bytes it stored anew.
+func (a *Agent) survey(ctx context.Context) (moved int64, _ error) {
 	// The client must know the devices as the survey does.
 	if err := a.c.Refresh(ctx); err != nil {
-		return err
+		return 0, err
 	}
 	before, err := a.states(ctx)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	// What made a device leave may have been interrupted before the hosts knew (T2).
 	if err := errors.Join(a.m.CloseDevices(ctx), a.m.Propagate(ctx)); err != nil {
-		return err
+		return 0, err
 	}
-	s := &survey{a: a, d: before, start: a.o.Clock.Now(), job: a.begin("survey", "look at every manifest", "objects", a.Safety().Objects)}
+	s := &survey{a: a, d: before, crew: a.newCrew(ctx), job: a.begin("survey", "look at every manifest", "objects", a.Safety().Objects)}
 	s.Tolerates, s.Domains, s.Policies, s.OSDs = map[int]int64{}, map[int]int64{}, map[string]int64{}, map[uint32]int64{}
 	s.emptying = a.emptying(before)
 	err = a.namespaces(ctx, func(n manager.Namespace, host *nsm.Host) error { return s.namespace(ctx, n, host) })
+	moved, failed := s.crew.wait()
+	err = cmp.Or(failed, err)
 	a.end(s.job, err)
 	if err != nil {
-		return err
+		return moved, err
 	}
 	if s.failed > 0 {
 		a.log.Warn("some objects could not be repaired yet", "objects", s.failed, "last", s.last)
@@ -188,19 +198,20 @@ func (a *Agent) Survey(ctx context.Context) error {
 		a.remaining(j, s.OSDs[n])
 	}
 	if s.Unknown > 0 {
-		return nil // no device leaves: what they lack may be there (T2)
+		return moved, nil // no device leaves: what they lack may be there (T2)
 	}
-	return a.release(ctx, before, s.OSDs, s.emptying)
+	return moved, a.release(ctx, before, s.OSDs, s.emptying)
 }
 
 // survey is one walk over all manifests.
 type survey struct {
+	a    *Agent
+	d    deviceStates
+	job  *Job
+	crew *crew
+
+	mu sync.Mutex
 	Safety
-	a      *Agent
-	d      deviceStates
-	job    *Job
-	start  time.Time
-	moved  int64
 	failed int
 	last   error
 
@@ -220,11 +231,14 @@ func (s *survey) namespace(ctx context.Context, n manager.Namespace, host *nsm.H
 	return s.a.objects(ctx, host, n, func(m *layout.Manifest) error {
 		worse := rec.Preset.Rank(m.Policy) > 0 && s.a.c.Better(rec, m)
 		if worse || incomplete(m, s.d.stays) || s.d.crowded(rec.Preset.Spread, m) {
-			var err error
-			if m, err = s.repair(ctx, n, host, m, worse); err != nil || m == nil {
-				return err
-			}
-			worse = rec.Preset.Rank(m.Policy) > 0 && s.a.c.Better(rec, m)
+			return s.crew.do(m.Size, func(ctx context.Context) (int64, error) {
+				m, moved, err := s.repair(ctx, n, host, m, worse)
+				if err == nil && m != nil {
+					s.count(m, rec.Preset.Spread, rec.Preset.Rank(m.Policy) > 0 && s.a.c.Better(rec, m))
+					s.a.progress(s.job, 1, 0)
+				}
+				return moved, err
+			})
 		}
 		s.count(m, rec.Preset.Spread, worse)
 		s.a.progress(s.job, 1, 0)
@@ -232,20 +246,21 @@ func (s *survey) namespace(ctx context.Context, n manager.Namespace, host *nsm.H
 	})
 }
 
-// repair returns the object as it is after it was repaired as far as possible; nil
-// when it is gone.
-func (s *survey) repair(ctx context.Context, n manager.Namespace, host *nsm.Host, m *layout.Manifest, worse bool) (*layout.Manifest, error) {
+// repair returns the object as it is after it was repaired as far as possible, nil when it
+// is gone, and how many bytes were stored for that.
+func (s *survey) repair(ctx context.Context, n manager.Namespace, host *nsm.Host, m *layout.Manifest, worse bool) (*layout.Manifest, int64, error) {
 	did, err := s.a.c.Repair(ctx, n.Name, m.Name, client.RepairOptions{Better: worse})
 	if ctx.Err() != nil {
-		return nil, ctx.Err()
+		return nil, 0, ctx.Err()
 	}
 	if err != nil {
+		s.mu.Lock()
 		s.failed++
 		s.last = err
+		s.mu.Unlock()
 	}
-	s.moved += did.Bytes
-	if err := s.a.pace(ctx, s.start, s.moved); err != nil {
-		return nil, err
+	if did.Rewrite {
+		did.Bytes = m.Stored()
 	}
 	now, err := host.Get(ctx, n.ID, m.Name)
 	if errors.Is(err, nsm.ErrNotExist) {
@@ -258,7 +273,7 @@ func (s *survey) repair(ctx context.Context, n manager.Namespace, host *nsm.Host
 			}
 		}
 	}
-	return now, err
+	return now, did.Bytes, err
 }
 
 // on counts the fragments of an object on a device; none of one that is gone.
@@ -314,6 +329,8 @@ func (a *Agent) remaining(j *Job, left int64) {
 }
 
 func (s *survey) count(m *layout.Manifest, by preset.Spread, worse bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.Objects++
 	s.Bytes += m.Size
 	s.Stored += m.Stored()

@@ -1,6 +1,7 @@
 package maintenance
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -61,41 +62,50 @@ func (a *Agent) tried(k workKey, done bool) {
 // left alone for a while.
 func (a *Agent) Work(ctx context.Context) error {
 	return a.hosts(ctx, func(h *nsm.Host) error {
-		var spaces map[uint64]manager.Namespace
-		var last *nsm.Work
-		start, moved := a.o.Clock.Now(), int64(0)
-		for {
-			page, more, err := h.ListWork(ctx, last, workPage)
-			if err != nil || len(page) == 0 {
+		crew := a.newCrew(ctx)
+		err := a.workOf(ctx, h, crew)
+		_, failed := crew.wait()
+		return cmp.Or(failed, err)
+	})
+}
+
+// workOf has the objects that a host knows of repaired.
+func (a *Agent) workOf(ctx context.Context, h *nsm.Host, crew *crew) error {
+	var spaces map[uint64]manager.Namespace
+	var last *nsm.Work
+	for {
+		page, more, err := h.ListWork(ctx, last, workPage)
+		if err != nil || len(page) == 0 {
+			return err
+		}
+		if spaces == nil {
+			if spaces, err = a.spaces(ctx); err != nil {
 				return err
 			}
-			if spaces == nil {
-				if spaces, err = a.spaces(ctx); err != nil {
-					return err
-				}
+		}
+		for i := range page {
+			w := page[i]
+			last = &w
+			n, ok := spaces[w.Namespace]
+			k := workKey{w.Namespace, w.Name, w.Revision}
+			if !ok || n.State == nsm.Removing || !a.due(k) {
+				continue
 			}
-			for i := range page {
-				last = &page[i]
-				n, ok := spaces[last.Namespace]
-				k := workKey{last.Namespace, last.Name, last.Revision}
-				if !ok || n.State == nsm.Removing || !a.due(k) {
-					continue
+			err := crew.do(0, func(ctx context.Context) (int64, error) {
+				bytes, done, err := a.workOn(ctx, h, n, w)
+				if err == nil {
+					a.tried(k, done)
 				}
-				bytes, done, err := a.workOn(ctx, h, n, *last)
-				if err != nil {
-					return err
-				}
-				a.tried(k, done)
-				moved += bytes
-				if err := a.pace(ctx, start, moved); err != nil {
-					return err
-				}
-			}
-			if !more {
-				return nil
+				return bytes, err
+			})
+			if err != nil {
+				return err
 			}
 		}
-	})
+		if !more {
+			return nil
+		}
+	}
 }
 
 // workOn repairs one object, and tells whether that is done; its record stays while the

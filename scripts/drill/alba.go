@@ -26,6 +26,8 @@ const (
 	// albaFault is how long a fault lasts before the next.
 	albaFaultMin = 1 * time.Second
 	albaFaultMax = 4 * time.Second
+	// albaScrub is after how many faults what was overwritten is given back.
+	albaScrub = 3
 	// albaPatience bounds the repair at the end.
 	albaPatience = 3 * time.Minute
 	// albaConfig gives ASDs up soon, and lets reads come from them.
@@ -67,6 +69,12 @@ func albaKillOSDs(ctx context.Context, e *env) (_ string, err error) {
 			return "", fmt.Errorf("round %d: %w", round+1, err)
 		}
 		e.say("round %d: %s; all verified", round+1, d.text())
+		// What was overwritten is given back now and then: the load never rests, and fills any disk.
+		if round%albaScrub == albaScrub-1 {
+			if err := d.scrub(ctx); err != nil {
+				return "", fmt.Errorf("round %d: %w", round+1, err)
+			}
+		}
 	}
 	took, err := d.whole(ctx)
 	if err != nil {
@@ -282,6 +290,16 @@ func (d *albaDrill) whole(ctx context.Context) (time.Duration, error) {
 			return 0, fmt.Errorf("not complete after %v: %s: %d to repair, %d of %d devices do not work: %w", albaPatience, s.Safety, s.Repair, s.Failed, s.Osds, err)
 		}
 	}
+}
+
+// scrub gives back what the vDisks do not hold any more.
+func (d *albaDrill) scrub(ctx context.Context) error {
+	for _, t := range d.targets {
+		if _, err := d.n.CLI(ctx, "vdisk", "scrub", t.name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // verifyObjects has every object of the vDisks read and checked.
