@@ -74,8 +74,11 @@ const (
 	// DefaultRate bounds what repair, verification and rebalancing each move, in
 	// bytes a second.
 	DefaultRate = 256 << 20
-	// restShare is how many times its own length a round rests at least.
+	// restShare is how many times its own length a round rests at least, workShare one that did
+	// what was found: what is overwritten and deleted, damaged, or back is not to wait ten times
+	// as long as what came before it took.
 	restShare = 10
+	workShare = 1
 	// DefaultWork is how soon work and garbage are seen.
 	DefaultWork = 5 * time.Second
 )
@@ -176,23 +179,24 @@ func (a *Agent) Start() {
 	a.ctx = ctx
 	// Alone and without a rest: that a device failed is seen in time whatever else goes on,
 	// and what a probe takes is waiting for devices that do not answer.
-	a.every(ctx, "probe", always(a.o.Probe), 0, nil, func(ctx context.Context) error {
+	a.every(ctx, "probe", always(a.o.Probe), 0, nil, looks(func(ctx context.Context) error {
 		return errors.Join(a.Probe(ctx), a.m.Follow(ctx))
-	})
-	a.every(ctx, "reconcile", always(a.o.Probe), restShare, nil, a.Reconcile)
-	a.every(ctx, "work", always(a.o.Work), restShare, nil, a.Work)
-	a.every(ctx, "survey", a.untilSurvey, restShare, a.wake, a.surveyAndRebalance)
+	}))
+	a.every(ctx, "reconcile", always(a.o.Probe), restShare, nil, a.reconcile)
+	a.every(ctx, "work", always(a.o.Work), restShare, nil, a.work)
+	a.every(ctx, "survey", a.untilSurvey, restShare, a.wake, looks(a.surveyAndRebalance))
 	if !a.o.NoDeletes {
 		// Not behind work, which may take hours: what is overwritten would fill the devices.
-		a.every(ctx, "garbage", always(a.o.Work), restShare, nil, func(ctx context.Context) error {
-			return errors.Join(a.Garbage(ctx), a.Removals(ctx))
+		a.every(ctx, "garbage", always(a.o.Work), restShare, nil, func(ctx context.Context) (bool, error) {
+			did, err := a.garbage(ctx)
+			return did, errors.Join(err, a.Removals(ctx))
 		})
-		a.every(ctx, "collect", always(a.o.Grace), restShare, nil, func(ctx context.Context) error {
+		a.every(ctx, "collect", always(a.o.Grace), restShare, nil, looks(func(ctx context.Context) error {
 			return errors.Join(a.Collect(ctx), a.Sweep(ctx))
-		})
+		}))
 	}
 	if a.o.Verify > 0 {
-		a.every(ctx, "verify", always(a.o.Verify), restShare, nil, a.Verify)
+		a.every(ctx, "verify", always(a.o.Verify), restShare, nil, looks(a.Verify))
 	}
 }
 
@@ -213,6 +217,11 @@ func (a *Agent) Stop() {
 	a.wg.Wait()
 }
 
+// looks is a round that counts as one that did nothing.
+func looks(fn func(context.Context) error) func(context.Context) (bool, error) {
+	return func(ctx context.Context) (bool, error) { return false, fn(ctx) }
+}
+
 func always(d time.Duration) func() time.Duration { return func() time.Duration { return d } }
 
 // untilSurvey is when the next survey comes by itself.
@@ -224,8 +233,9 @@ func (a *Agent) untilSurvey() time.Duration {
 }
 
 // every runs fn at intervals, and when wake says so. A round that takes long comes less
-// often: it rests for so many times its own length at least.
-func (a *Agent) every(ctx context.Context, what string, interval func() time.Duration, rest time.Duration, wake <-chan struct{}, fn func(context.Context) error) {
+// often: it rests for so many times its own length at least, or workShare times if it did
+// something.
+func (a *Agent) every(ctx context.Context, what string, interval func() time.Duration, rest time.Duration, wake <-chan struct{}, fn func(context.Context) (did bool, err error)) {
 	a.wg.Go(func() {
 		timer := a.o.Clock.NewTimer(interval())
 		defer timer.Stop()
@@ -241,10 +251,15 @@ func (a *Agent) every(ctx context.Context, what string, interval func() time.Dur
 				continue
 			}
 			begin := a.o.Clock.Now()
-			if err := fn(ctx); err != nil && ctx.Err() == nil {
+			did, err := fn(ctx)
+			if err != nil && ctx.Err() == nil {
 				a.log.Warn("maintenance round failed, it is done again", "round", what, "error", err)
 			}
-			timer.Reset(max(interval(), rest*a.o.Clock.Now().Sub(begin)))
+			share := rest
+			if did {
+				share = min(rest, workShare)
+			}
+			timer.Reset(max(interval(), share*a.o.Clock.Now().Sub(begin)))
 		}
 	})
 }

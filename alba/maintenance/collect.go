@@ -17,15 +17,21 @@ import (
 // Garbage deletes fragments that manifests dropped (T1). What is on a device that
 // does not answer stays for the next round; what was on one that left is forgotten.
 func (a *Agent) Garbage(ctx context.Context) error {
+	_, err := a.garbage(ctx)
+	return err
+}
+
+// garbage is Garbage, and tells whether it deleted something.
+func (a *Agent) garbage(ctx context.Context) (did bool, _ error) {
 	osds, err := a.m.OSDs(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	state := map[uint32]manager.OSD{}
 	for _, o := range osds {
 		state[o.Number] = o
 	}
-	return a.hosts(ctx, func(h *nsm.Host) error {
+	err = a.hosts(ctx, func(h *nsm.Host) error {
 		var last *nsm.Garbage
 		for {
 			page, err := h.ListGarbage(ctx, last, workPage)
@@ -33,15 +39,17 @@ func (a *Agent) Garbage(ctx context.Context) error {
 				return err
 			}
 			last = &page[len(page)-1]
-			if err := a.drop(ctx, h, state, page); err != nil {
+			some, err := a.drop(ctx, h, state, page)
+			if did = did || some; err != nil {
 				return err
 			}
 		}
 	})
+	return did, err
 }
 
-// drop deletes a page of garbage, device by device.
-func (a *Agent) drop(ctx context.Context, h *nsm.Host, state map[uint32]manager.OSD, page []nsm.Garbage) error {
+// drop deletes a page of garbage, device by device, and tells whether something went.
+func (a *Agent) drop(ctx context.Context, h *nsm.Host, state map[uint32]manager.OSD, page []nsm.Garbage) (did bool, _ error) {
 	deletes := map[uint32][]osd.Update{}
 	for _, g := range page {
 		for _, d := range g.Places {
@@ -66,11 +74,12 @@ func (a *Agent) drop(ctx context.Context, h *nsm.Host, state map[uint32]manager.
 		if len(left) == len(g.Places) {
 			continue
 		}
+		did = true
 		if err := h.Collected(ctx, g, left); err != nil {
-			return err
+			return did, err
 		}
 	}
-	return ctx.Err()
+	return did, ctx.Err()
 }
 
 // openEpoch is an epoch that collection opened, to close those before it.

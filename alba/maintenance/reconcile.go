@@ -20,13 +20,19 @@ import (
 // Reconcile compares the devices that came back with the manifests (T3, T4).
 // Objects whose fragments lack there become work.
 func (a *Agent) Reconcile(ctx context.Context) error {
+	_, err := a.reconcile(ctx)
+	return err
+}
+
+// reconcile is Reconcile, and tells whether a device counts again.
+func (a *Agent) reconcile(ctx context.Context) (did bool, _ error) {
 	osds, err := a.m.OSDs(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	seen, err := a.m.SeenAll(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	back := map[uint32]manager.OSD{}
 	var why []string
@@ -39,23 +45,24 @@ func (a *Agent) Reconcile(ctx context.Context) error {
 		why = append(why, fmt.Sprintf("device %d: %s", o.Number, s.Reconcile))
 	}
 	if len(back) == 0 {
-		return nil
+		return false, nil
 	}
 	job := a.begin("reconcile", "compare devices with the manifests: "+strings.Join(why, "; "), "objects", a.Safety().Objects)
 	missing, err := a.compare(ctx, slices.Sorted(maps.Keys(back)), job, nil)
 	a.end(job, err)
 	if err != nil {
-		return err
+		return false, err
 	}
 	for n, o := range back {
 		if missing[n] > 0 {
 			a.event("osd.incomplete", n, slog.LevelWarn, fmt.Sprintf("device %d lacks %d fragments (%s): they are made anew", n, missing[n], seen[n].Reconcile))
 		}
 		if err := a.reconciled(ctx, o, seen[n]); err != nil {
-			return err
+			return did, err
 		}
+		did = true
 	}
-	return nil
+	return did, nil
 }
 
 // reconciled lets a device count again, unless it ran anew meanwhile.

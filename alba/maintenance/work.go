@@ -61,12 +61,20 @@ func (a *Agent) tried(k workKey, done bool) {
 // Work repairs the objects that were reported, once each, but for those that are to be
 // left alone for a while.
 func (a *Agent) Work(ctx context.Context) error {
-	return a.hosts(ctx, func(h *nsm.Host) error {
+	_, err := a.work(ctx)
+	return err
+}
+
+// work is Work, and tells whether fragments were made anew.
+func (a *Agent) work(ctx context.Context) (did bool, _ error) {
+	err := a.hosts(ctx, func(h *nsm.Host) error {
 		crew := a.newCrew(ctx)
 		err := a.workOf(ctx, h, crew)
-		_, failed := crew.wait()
+		moved, failed := crew.wait()
+		did = did || moved > 0
 		return cmp.Or(failed, err)
 	})
+	return did, err
 }
 
 // workOf has the objects that a host knows of repaired.
