@@ -571,19 +571,25 @@ func TestBetterOnceItWorks(t *testing.T) {
 	w.check("at the end")
 }
 
-// A new device takes its share from the others.
-func TestRebalance(t *testing.T) {
-	w := newWorld(t, albatest.Options{Nodes: []int{2, 2, 2}, Preset: preset.Preset{Policies: []preset.Policy{{K: 2, M: 1, C: 3, X: 1}}}})
+// uneven is a world with a device that is empty, and others that are not.
+func uneven(t *testing.T) (w *world, empty uint32) {
+	w = newWorld(t, albatest.Options{Nodes: []int{2, 2, 2}, Preset: preset.Preset{Policies: []preset.Policy{{K: 2, M: 1, C: 3, X: 1}}}})
 	for _, n := range w.Numbers("") {
 		w.OSD(n).SetCapacity(20 << 20)
 	}
 	for i := range 60 {
 		w.put(fmt.Sprintf("o%d", i), 200000)
 	}
-	n := w.AddOSD(albatest.Node(2))
-	w.OSD(n).SetCapacity(20 << 20)
+	empty = w.AddOSD(albatest.Node(2))
+	w.OSD(empty).SetCapacity(20 << 20)
 	must(t, w.Client.Refresh(t.Context()))
 	w.settle("before", 1)
+	return w, empty
+}
+
+// A new device takes its share from the others.
+func TestRebalance(t *testing.T) {
+	w, n := uneven(t)
 	for range 3 {
 		must(t, w.a.Probe(t.Context()))
 		must(t, w.a.Rebalance(t.Context()))
@@ -600,17 +606,7 @@ func TestRebalance(t *testing.T) {
 // TestRebalanceYields: it ends early when something else is to be done first, as a survey that
 // is asked for: a device may have been given up. Fragments are not moved then, and are later.
 func TestRebalanceYields(t *testing.T) {
-	w := newWorld(t, albatest.Options{Nodes: []int{2, 2, 2}, Preset: preset.Preset{Policies: []preset.Policy{{K: 2, M: 1, C: 3, X: 1}}}})
-	for _, n := range w.Numbers("") {
-		w.OSD(n).SetCapacity(20 << 20)
-	}
-	for i := range 60 {
-		w.put(fmt.Sprintf("o%d", i), 200000)
-	}
-	n := w.AddOSD(albatest.Node(2))
-	w.OSD(n).SetCapacity(20 << 20)
-	must(t, w.Client.Refresh(t.Context()))
-	w.settle("before", 1)
+	w, n := uneven(t)
 	must(t, w.a.Probe(t.Context()))
 	on := func(when string) int64 { return w.settle(when, 1).OSDs[n] }
 	w.a.Look()
