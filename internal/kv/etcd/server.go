@@ -137,7 +137,7 @@ func Serve(ctx context.Context, o ServerOptions) (*Server, error) {
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
-	e.Close()
+	(&Server{e: e, fault: f}).Close() // which one that failed does not come to the end of
 	return nil, fmt.Errorf("etcd member %q in %s: %w", o.Name, o.Dir, err)
 }
 
