@@ -129,7 +129,9 @@ func timeTravel(p *page, n *testNode, url string) {
 	p.audit("time travel")
 	p.do("an earlier moment", click(`//button[.="Earlier"]`), visible(`//dd[contains(.,"of writes")]`))
 	p.shot("36-time-travel")
-	p.do("goes back", click(`//button[.="Roll back to it"]`), fill(`dialog input[name=confirm]`, "db-01"), click(`dialog input[name=keep]`),
+	// What comes late moves the button below it.
+	p.do("goes back", click(`//button[.="Roll back to it"]`), visible(`//dialog[contains(.,"No snapshot is newer") and contains(.,"It has clones") and contains(.,"It keeps no history")]`),
+		fill(`dialog input[name=confirm]`, "db-01"), click(`dialog input[name=keep]`),
 		click(`//dialog//button[.="Roll back"]`), absent(`dialog`), visible(`//button[.="Undo the rollback"]`))
 	p.io(url, "read -P 0xcc 0 64k")
 	p.do("a moment is cloned", click(`//button[.="Clone this moment"]`), visible(`dialog input[name=moment]`),
