@@ -151,6 +151,19 @@ const many = `{
 	};
 }`
 
+// focusWhenShown goes back to the map and notes what has the focus when it is there: what takes it later takes it from
+// whoever was quicker.
+const focusWhenShown = `{
+	new MutationObserver((_, self) => {
+		if (document.querySelector("g[aria-pressed=true]")) {
+			window.focusWas = document.activeElement.id;
+			self.disconnect();
+		}
+	}).observe(document.body, {subtree: true, childList: true});
+	document.querySelector("nav.side a").focus();
+	history.back();
+}`
+
 // topology looks at what stands on what, by keyboard and as a table, and at much of it.
 func topology(p *page, n *testNode) {
 	box := func(label string) string {
@@ -163,8 +176,9 @@ func topology(p *page, n *testNode) {
 		visible(`g[aria-pressed=true]`), visible(`//*[@role="group"][@aria-label="Needed by"]/button`), visible(`//*[@role="group"][@aria-label="It needs"]/button`),
 		until(`location.search.startsWith("?at=vpool")`))
 	both(p, "topology of a vPool", "79-topology-chosen")
-	p.do("its page", click(`//a[.="Open its page"]`), visible(`//h1[.="gold"]`), chromedp.Evaluate[chromedp.Void](`history.back()`), visible(`g[aria-pressed=true]`),
-		visible(box("Portals: ")), visible(box("Nodes: ")), visible(box("Backends: "))) // it is drawn as the answers come
+	p.do("its page", click(`//a[.="Open its page"]`), visible(`//h1[.="gold"]`))
+	p.do("back, and the keyboard is there with the page", chromedp.Evaluate[chromedp.Void](focusWhenShown), visible(`g[aria-pressed=true]`),
+		until(`window.focusWas === "main"`), visible(box("Portals: ")), visible(box("Nodes: ")), visible(box("Backends: "))) // it is drawn as the answers come
 	p.do("the table by keys", chromedp.Evaluate[chromedp.Void](`document.querySelector('[role=treegrid] tbody tr[tabindex="0"]').focus()`), press(kb.ArrowLeft),
 		until(`document.querySelector('[role=treegrid] tbody tr').getAttribute("aria-expanded") === "false"`))
 	p.do("phone", chromedp.EmulateViewport(390, 844), visible(`[role=treegrid]`), until(`document.querySelector(".topology-map").offsetParent === null`))

@@ -1,5 +1,5 @@
 import type { ComponentChildren } from "preact";
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { stream } from "../api/events";
 import { path } from "../router";
 import { dockOpen, healthOpen, narrow, setNarrow } from "../store/drawers";
@@ -21,8 +21,9 @@ export function Shell({ search, keys, children }: { search: () => void; keys: ()
   const main = useRef<HTMLElement>(null);
   const first = useRef(true);
   const here = path.value;
-  useEffect(() => {
-    // After a change of page the keyboard and the screen reader start at the new page, except under a dialog.
+  useLayoutEffect(() => {
+    // After a change of page the keyboard and the screen reader start at the new page, except under a dialog. Before
+    // anything of it is shown: whoever sees it may go to a part of it, and stays there.
     if (!first.current && !document.querySelector("dialog[open]")) {
       main.current?.focus({ preventScroll: true });
       scrollTo(0, 0);
