@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"testing"
 
 	"github.com/chromedp/cdproto"
 	"github.com/chromedp/chromedp"
@@ -89,26 +90,65 @@ func settling(ctx context.Context, ask func() error) error {
 	}
 }
 
-// click presses the first of what a selector finds, with the mouse, in the middle of what is shown of it.
+// aiming is a function that returns the middle of what is shown of the first element that a selector finds, and keeps the
+// events of the mouse from all others until it was asked for missed: an answer that comes meanwhile may move the page.
+func aiming(selector string) string {
+	return `() => {
+		const e = (` + finding(selector) + `)();
+		e && e.scrollIntoViewIfNeeded();
+		const r = e && e.getClientRects()[0];
+		if (!r || !r.width || !r.height) return false;
+		const at = [r.left + r.width / 2, r.top + r.height / 2];
+		const top = document.elementFromPoint(...at); // a message that covers it goes after a while
+		if (top && top.closest(".toasts") && !e.closest(".toasts")) return false;
+		const gone = new AbortController(), aim = {missed: false, gone};
+		const meant = (to) => e.contains(to) || e.control === to || [...to.labels ?? []].includes(e);
+		for (const what of ["pointerdown", "mousedown", "pointerup", "mouseup", "click"]) {
+			addEventListener(what, (event) => {
+				if (!event.isTrusted || meant(event.target)) return;
+				aim.missed = true;
+				event.preventDefault();
+				event.stopImmediatePropagation();
+			}, {capture: true, signal: gone.signal});
+		}
+		window.aim = aim;
+		return at;
+	}`
+}
+
+// missed says whether the last click went beside what it was aimed at; a page that was left by it was hit.
+const missed = `(() => {
+	const aim = window.aim;
+	aim?.gone.abort();
+	delete window.aim;
+	return Boolean(aim?.missed);
+})()`
+
+// click presses the first of what a selector finds, with the mouse, in the middle of what is shown of it, where that is when
+// the mouse is there.
 func click(selector string) chromedp.Action[chromedp.Void] {
 	return chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
-		var at []float64
-		err := settling(ctx, func() (err error) {
-			at, err = chromedp.Evaluate[[]float64](fmt.Sprintf(waiting, `() => {
-				const e = (`+finding(selector)+`)();
-				e && e.scrollIntoViewIfNeeded();
-				const r = e && e.getClientRects()[0];
-				if (!r || !r.width || !r.height) return false;
-				const at = [r.left + r.width / 2, r.top + r.height / 2];
-				const top = document.elementFromPoint(...at); // a message that covers it goes after a while
-				return (!top || !top.closest(".toasts") || e.closest(".toasts")) && at;
-			}`), chromedp.EvalAwaitPromise)(ctx, t)
-			return err
-		})
-		if err == nil {
-			_, err = chromedp.MouseClickXY(at[0], at[1])(ctx, t)
+		for {
+			var at []float64
+			err := settling(ctx, func() (err error) {
+				at, err = chromedp.Evaluate[[]float64](fmt.Sprintf(waiting, aiming(selector)), chromedp.EvalAwaitPromise)(ctx, t)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			if _, err := chromedp.MouseClickXY(at[0], at[1])(ctx, t); err != nil {
+				return err
+			}
+			var again bool
+			err = settling(ctx, func() (err error) {
+				again, err = chromedp.Evaluate[bool](missed)(ctx, t)
+				return err
+			})
+			if err != nil || !again {
+				return err
+			}
 		}
-		return err
 	})
 }
 
@@ -124,4 +164,21 @@ func fill(selector, value string) chromedp.Action[chromedp.Void] {
 		chromedp.SendKeys(chromedp.JSPath(found(selector)), value),
 		holds(selector, value),
 	)
+}
+
+// TestClick clicks on what does not stay in its place.
+func TestClick(t *testing.T) {
+	t.Parallel()
+	p := openPage(t)
+	p.do("a page that moves", chromedp.Navigate(`data:text/html,<body style="margin:0"><p id="room"></p><button id="it">it</button><br><button id="other">other</button>`),
+		chromedp.Evaluate[chromedp.Void](`{
+			window.pressed = {it: 0, other: 0};
+			document.addEventListener("click", (e) => { window.pressed[e.target.id]++ });
+			const room = document.getElementById("room"), height = document.getElementById("it").offsetHeight;
+			setInterval(() => { room.style.height = room.style.height ? "" : height + "px" }, 7);
+		}`))
+	for range 50 {
+		p.do("click", click(`#it`))
+	}
+	p.do("hit each time", until(`window.pressed.it === 50 && window.pressed.other === 0`))
 }
