@@ -49,6 +49,9 @@
 //	F7  While the owner lives, as others hear it, and was not reached from here for Away,
 //	    commands that were not sent end at once as on a path that is unavailable, so that
 //	    initiators use another one; with the link it is a path again.
+//	F8  A node that serves a unit no more may never answer what it has of it: it lost the
+//	    unit, and waits for what it cannot have. Such commands end as on a connection that
+//	    was lost, and resets fail.
 //
 // It does not choose owners, keep order among commands (task sets are the forwarder's),
 // or authenticate beyond the name that the gateway found in the certificate.

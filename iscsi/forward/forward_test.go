@@ -33,6 +33,7 @@ type pair struct {
 	t     *testing.T
 	ctx   context.Context
 	disk  *iscsitest.Disk
+	taken *iscsitest.Disk // that of b once it took the unit over; nil: disk
 	far   *iscsi.RemoteDisk
 	nodes [2]*member
 	owner atomic.Int32
@@ -127,6 +128,9 @@ func (p *pair) spec(i int) iscsi.TargetSpec {
 	l := iscsi.LUNSpec{Disk: p.disk, Serial: unit, NAA: [16]byte{0x60, 0x12}, Clustered: true}
 	l.Owner.First = uint16(p.owner.Load()) + 1
 	l.Owner.Last = l.Owner.First
+	if i == 1 && p.taken != nil {
+		l.Disk = p.taken
+	}
 	if i != int(p.owner.Load()) {
 		l.Disk = p.far
 	}
@@ -483,6 +487,78 @@ func TestLinkBroken(t *testing.T) {
 	}
 	p.must(far.Ready(p.ctx, 0))
 	p.must(far.WriteAt(p.ctx, 0, make([]byte, 512), 0))
+}
+
+// takeOver has b take the unit over, of which a hears nothing: what it has stays there.
+func (p *pair) takeOver() {
+	p.t.Helper()
+	p.taken = iscsitest.NewDisk(diskSize, nil)
+	p.owner.Store(1)
+	p.must(p.nodes[1].srv.UpdateTarget(p.spec(1)))
+	p.nodes[1].fw.Moved()
+}
+
+// TestOwnerLost: what the node has that lost the unit ends, although it never answers, and not before that
+// node would drop it; its session can be used, or replaced at once. What comes too late is not taken for anything.
+func TestOwnerLost(t *testing.T) {
+	for name, test := range map[string]func(t *testing.T, p *pair, far *initiator.Session) *initiator.Session{
+		"ends": func(t *testing.T, p *pair, far *initiator.Session) *initiator.Session {
+			began := time.Now()
+			write, read := make(chan error, 1), make(chan error, 1)
+			p.must(far.Submit(&initiator.Command{CDB: initiator.WriteCDB(0, 1, false), Out: make([]byte, 512), Done: func(c *initiator.Command) { write <- c.Err }}))
+			p.must(far.Submit(&initiator.Command{CDB: initiator.ReadCDB(8, 1), In: make([]byte, 512), Done: func(c *initiator.Command) { read <- c.Err }}))
+			p.held(2)
+			p.takeOver()
+			sense(t, <-write, 0x0b, 0, 6)
+			if d := time.Since(began); d < iscsi.CommandMaxAge {
+				t.Errorf("answered after %v, before the owner would drop it", d)
+			}
+			status(t, <-read, initiator.Busy)
+			_ = far.Ready(p.ctx, 0)
+			return far
+		},
+		"replaced": func(t *testing.T, p *pair, far *initiator.Session) *initiator.Session {
+			ended := make(chan error, 1)
+			p.must(far.Submit(&initiator.Command{CDB: initiator.WriteCDB(0, 1, false), Out: make([]byte, 512), Done: func(c *initiator.Command) { ended <- c.Err }}))
+			p.held(1)
+			p.takeOver()
+			again := p.login(1, 2)
+			if err := <-ended; err == nil {
+				t.Error("the write of the session before is acknowledged")
+			}
+			return again
+		},
+		"reset": func(t *testing.T, p *pair, far *initiator.Session) *initiator.Session {
+			p.must(far.Submit(&initiator.Command{CDB: initiator.WriteCDB(0, 1, false), Out: make([]byte, 512), Done: func(*initiator.Command) {}}))
+			p.held(1)
+			over := make(chan error, 1)
+			go func() {
+				_, err := far.TaskManagement(p.ctx, 5, 0, nil)
+				over <- err
+			}()
+			p.takeOver()
+			if err := <-over; p.ctx.Err() != nil { // it fails with its session, or the node that took over resets the unit
+				t.Error(err)
+			}
+			return p.login(1, 2)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newPair(t)
+			far := p.login(1, 2)
+			p.disk.Hold()
+			s := test(t, p, far)
+			data, got := fill(512, 7), make([]byte, 512)
+			p.must(s.WriteAt(p.ctx, 0, data, 0))
+			p.disk.Release() // the other node answers after all
+			p.disk.Wait()
+			p.must(s.ReadAt(p.ctx, 0, got, 0))
+			if !bytes.Equal(got, data) {
+				t.Error("what was written after the takeover is not there")
+			}
+		})
+	}
 }
 
 // TestLinkDown: without a way to the owner commands are BUSY after a while, and the unit

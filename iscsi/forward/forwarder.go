@@ -4,7 +4,9 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/openvstorage/ovgate/internal/clock"
@@ -61,6 +63,7 @@ type Forwarder struct {
 	looks    sync.WaitGroup
 	kick     chan struct{} // capacity 1
 	over     chan struct{} // closed when the links have ended
+	moved    atomic.Bool   // units may have other owners than the nodes that have their commands
 
 	mu      sync.Mutex
 	closed  bool
@@ -107,7 +110,10 @@ func (f *Forwarder) Close() {
 }
 
 // Moved tells that units may have other owners.
-func (f *Forwarder) Moved() { f.wake() }
+func (f *Forwarder) Moved() {
+	f.moved.Store(true)
+	f.wake()
+}
 
 func (f *Forwarder) wake() {
 	select {
@@ -357,8 +363,52 @@ func (f *Forwarder) look() (over []func(), left bool) {
 	}
 	clear(f.unknown[len(unknown):])
 	f.unknown = unknown
-	f.lookResets(now, func(r *reset) { over = append(over, func() { r.done(false) }) })
-	return over, len(f.waiting)+len(f.unknown)+len(f.resets) > 0
+	fail := func(r *reset) { over = append(over, func() { r.done(false) }) }
+	moving := f.moved.Swap(false) && f.lookMoved(now, end, fail)
+	if moving {
+		f.moved.Store(true)
+	}
+	f.lookResets(now, fail)
+	return over, moving || len(f.waiting)+len(f.unknown)+len(f.resets) > 0
+}
+
+// lookMoved ends what nodes have not answered that serve its unit no more (F8); left: they have time for
+// some of it, or it is in use. mu is held.
+func (f *Forwarder) lookMoved(now time.Time, end func(*iscsi.RemoteCommand, iscsi.Outcome), fail func(*reset)) (left bool) {
+	lost := func(l *link, unit string, since time.Time) bool {
+		if f.o.Owner(unit) == l.node {
+			return false
+		}
+		old := now.Sub(since) >= iscsi.CommandMaxAge+slack
+		left = left || !old
+		return old
+	}
+	for _, l := range f.links {
+		for _, n := range l.nexuses {
+			for tag, r := range n.pending {
+				switch {
+				case !lost(l, r.Unit, r.Since):
+				case !r.Sent || r == l.sending || r == l.taking:
+					left = true
+				default:
+					delete(n.pending, tag)
+					o := iscsi.OutcomeUnknown
+					if r.Repeatable {
+						o = iscsi.OutcomeNot
+					}
+					end(r, o)
+				}
+			}
+		}
+	}
+	f.resets = slices.DeleteFunc(f.resets, func(r *reset) bool {
+		gone := r.n != nil && lost(r.n.l, r.unit, r.since)
+		if gone {
+			fail(r)
+		}
+		return gone
+	})
+	return left
 }
 
 // lookResets sends the resets that can be; fail is told of those that cannot in time.

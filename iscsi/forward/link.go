@@ -30,6 +30,8 @@ type link struct {
 	ours      time.Time
 	unused    time.Time // since when there is no nexus
 	down      time.Time // since when it is not up
+	// The commands whose data the writer and the reader may be at work on: they do not end meanwhile.
+	sending, taking *iscsi.RemoteCommand
 }
 
 // out is a message to send.
@@ -224,6 +226,7 @@ func (l *link) write(h *holding, conn *wire.Conn, ended chan struct{}) {
 		}
 		l.f.mu.Lock()
 		batch, l.queue = l.queue, batch[:0]
+		l.sending = nil
 		l.f.mu.Unlock()
 		for i := range batch {
 			h.hold = i+1 < len(batch)
@@ -261,7 +264,7 @@ func (l *link) encode(e *wire.Encoder, o *out) (body []byte, skip bool) {
 		if o.nexus.pending[tag] != r {
 			return nil, true
 		}
-		r.Sent = true
+		r.Sent, l.sending = true, r
 		c := command{nexus: o.nexus.id, tag: tag, lun: r.LUN, unit: r.Unit, expected: r.Expected, cdb: r.CDB, expires: l.expires(r.Since)}
 		if r.Read {
 			c.flags |= flagRead
@@ -328,8 +331,9 @@ func (l *link) answered(conn *wire.Conn, head wire.Head, meta []byte) error {
 	}
 	if r == nil || !r.Sent {
 		f.mu.Unlock()
-		return conn.Skip() // of a nexus that has ended
+		return conn.Skip() // of a nexus that has ended, or too late
 	}
+	l.taking = r
 	f.mu.Unlock()
 	if !r.SetSense(a.sense) {
 		return refused("sense data of %d bytes", len(a.sense))
@@ -347,6 +351,7 @@ func (l *link) answered(conn *wire.Conn, head wire.Head, meta []byte) error {
 	}
 	r.Status, r.Transferred = a.status, a.transferred
 	f.mu.Lock()
+	l.taking = nil
 	if n.pending[a.tag] != r {
 		f.mu.Unlock()
 		return nil
@@ -443,6 +448,7 @@ func (l *link) broken() {
 	f := l.f
 	f.mu.Lock()
 	l.up, l.raw, l.queue, l.down = false, nil, nil, f.o.Clock.Now()
+	l.sending, l.taking = nil, nil
 	var failed []*reset
 	for _, n := range l.nexuses {
 		failed = append(failed, f.lost(n)...)
