@@ -97,7 +97,7 @@ func aiming(selector string) string {
 		const e = (` + finding(selector) + `)();
 		e && e.scrollIntoViewIfNeeded();
 		const r = e && e.getClientRects()[0];
-		if (!r || !r.width || !r.height) return false;
+		if (!r || !r.width || !r.height || e.ariaDisabled === "true") return false;
 		const at = [r.left + r.width / 2, r.top + r.height / 2];
 		const top = document.elementFromPoint(...at); // a message that covers it goes after a while
 		if (top && top.closest(".toasts") && !e.closest(".toasts")) return false;

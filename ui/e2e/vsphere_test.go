@@ -142,8 +142,19 @@ func waitTask(t *testing.T, task *object.Task, err error) {
 	}
 }
 
+// lateVPools keeps the page from what it asks about vPools until it is told to come.
+const lateVPools = `{
+	const real = window.fetch, coming = new Promise((come) => { window.come = come });
+	window.fetch = async (path, ...rest) => {
+		if (String(path.url ?? path).includes("/vpools?")) await coming;
+		return real(path, ...rest);
+	};
+}`
+
 func datastore(p *page, n *testNode, v *esxsim.VCenter) {
-	p.do("a datastore is planned", click(`//main//button[.="Create datastore"]`), fill(`dialog input[name=name]`, "gold1"),
+	p.do("nothing is asked for before its vPool is known", chromedp.Evaluate[chromedp.Void](lateVPools), click(`//main//button[.="Create datastore"]`),
+		visible(`//dialog//button[.="Show the plan"][@aria-disabled="true"][starts-with(@title,"What there is to choose from")]`), chromedp.Evaluate[chromedp.Void](`window.come()`))
+	p.do("a datastore is planned", fill(`dialog input[name=name]`, "gold1"),
 		visible(`//dialog//select[@name="cluster"]/option[.="`+esxsim.Cluster+`"]/..`), fill(`dialog input[name=size]`, "2"), choose(`dialog select[aria-label="Unit of size"]`, "GiB"),
 		click(`//dialog//button[.="Show the plan"]`), visible(`//dialog//b[.="This is to be done"]`))
 	p.audit("plan of a datastore")

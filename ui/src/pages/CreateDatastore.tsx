@@ -1,7 +1,7 @@
 import { useEffect, useState } from "preact/hooks";
 import { call } from "../api/client";
 import type { Center, HostAction } from "../api/gen";
-import { reload } from "../store/query";
+import { reload, unread } from "../store/query";
 import { useCenterHosts, useVPoolChoices } from "../store/reads";
 import { useSubmit, type Submit } from "../store/submit";
 import { toast } from "../store/toasts";
@@ -53,6 +53,7 @@ export function CreateDatastore({ centers, onClose }: { centers: Center[]; onClo
       verb={plan ? msg`Create it` : msg`Show the plan`}
       submit={submit}
       fields={["name", "center", "cluster", "vpool", "size"]}
+      reason={usePlacing(place) ?? unread(vpools)}
       save={save}
       onClose={onClose}
     >
@@ -79,7 +80,7 @@ export function ImportDatastore({ centers, onClose }: { centers: Center[]; onClo
     onClose();
   };
   return (
-    <FormDialog title={msg`Import datastore`} verb={msg`Import`} needs="manage" submit={submit} fields={["name", "center", "cluster", "vdisk"]} save={save} onClose={onClose}>
+    <FormDialog title={msg`Import datastore`} verb={msg`Import`} needs="manage" submit={submit} fields={["name", "center", "cluster", "vdisk"]} reason={usePlacing(place)} save={save} onClose={onClose}>
       <p>
         {msg`To go back to a snapshot of a datastore: clone its vDisk from that snapshot, and import the clone. It becomes a datastore beside the original, which is not touched.`}
       </p>
@@ -92,6 +93,12 @@ export function ImportDatastore({ centers, onClose }: { centers: Center[]; onClo
 
 /** Where a datastore is: ids of a vCenter and of a cluster there. */
 type Place = { center: string; cluster: string };
+
+/** Why a place is not chosen yet, by itself. */
+function usePlacing(place: Place): string | undefined {
+  const hosts = useCenterHosts(place.center);
+  return unread(hosts) ?? (!place.cluster && hosts.data?.items.some((h) => h.clusterId) ? msg`Choose a cluster` : undefined);
+}
 
 type PlaceProps = { centers: Center[]; place: Place; onPlace: (place: Place) => void; submit: Submit };
 

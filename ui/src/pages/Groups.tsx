@@ -2,7 +2,7 @@ import { useState } from "preact/hooks";
 import { call } from "../api/client";
 import type { RoleOrNone, UserGroup } from "../api/gen";
 import { query } from "../router";
-import { reload } from "../store/query";
+import { reload, unread } from "../store/query";
 import { useGroups, useUsers } from "../store/reads";
 import { useSubmit } from "../store/submit";
 import { toast } from "../store/toasts";
@@ -149,6 +149,7 @@ function Members({ group, onClose }: { group: UserGroup; onClose: () => void }) 
       title={msg`Members of ${group.name}`}
       verb={msg`Add`}
       needs="manage"
+      reason={unread(users)}
       submit={submit}
       fields={[]}
       save={() =>

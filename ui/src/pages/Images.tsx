@@ -4,7 +4,7 @@ import { badField } from "../api/client";
 import type { VDisk } from "../api/gen";
 import { bytes } from "../format";
 import { navigate, query } from "../router";
-import { reload } from "../store/query";
+import { reload, unread } from "../store/query";
 import { useAllSnapshots, useVPoolChoices } from "../store/reads";
 import { useSubmit, type Submit } from "../store/submit";
 import { toast } from "../store/toasts";
@@ -114,6 +114,7 @@ export function ImportImage({ onClose }: { onClose: () => void }) {
       submit={submit}
       transfer={transfer}
       fields={["file", "name", "vpool"]}
+      reason={unread(vpools)}
       save={save}
       onClose={onClose}
     >

@@ -3,7 +3,7 @@ import { badField, call } from "../api/client";
 import type { AlertLevel, MetricUnit, Threshold, ThresholdCompare } from "../api/gen";
 import { rate } from "../format";
 import { useMetrics } from "../store/operations";
-import { reload } from "../store/query";
+import { reload, unread } from "../store/query";
 import { useSubmit } from "../store/submit";
 import { toast } from "../store/toasts";
 import { CheckField, NameField, SelectField, TextField } from "../parts/Field";
@@ -88,6 +88,7 @@ export function ThresholdDialog({ threshold: t, onClose }: { threshold?: Thresho
       fields={["threshold", "name", "metric", "object", "compare", "value", "clear", "forMs", "level"]}
       save={save}
       needs="manage"
+      reason={unread(metrics)}
       onClose={onClose}
     >
       {!t && <NameField value={name} onValue={setName} error={submit.at("threshold") ?? submit.at("name")} />}

@@ -16,18 +16,20 @@ type Props = {
   onClose: () => void;
   /** The role that the change needs; without it write. */
   needs?: Role;
+  /** Why it cannot be sent now. */
+  reason?: string | undefined;
   children: ComponentChildren;
 };
 
 /** A dialog with one form that changes something. */
-export function FormDialog({ verb, needs = "write", ...form }: Props) {
+export function FormDialog({ verb, needs = "write", reason, ...form }: Props) {
   return (
     <DialogForm
       {...form}
       foot={
         <>
           <Button onClick={form.onClose}>{msg`Cancel`}</Button>
-          <Button type="submit" kind="primary" needs={needs} busy={form.submit.busy}>
+          <Button type="submit" kind="primary" needs={needs} reason={reason} busy={form.submit.busy}>
             {verb}
           </Button>
         </>
@@ -36,7 +38,7 @@ export function FormDialog({ verb, needs = "write", ...form }: Props) {
   );
 }
 
-type FormProps = Omit<Props, "verb" | "needs"> & { foot: ComponentChildren };
+type FormProps = Omit<Props, "verb" | "needs" | "reason"> & { foot: ComponentChildren };
 
 /** A dialog with one form, and what its foot has. */
 export function DialogForm({ title, submit, fields, save, onClose, foot, children }: FormProps) {

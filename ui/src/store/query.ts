@@ -69,6 +69,11 @@ export function useQuery<T>(key: string, load: () => Promise<T>, every?: number)
   return { ...state, reload: () => void run(entry) };
 }
 
+/** Why a form is not sent yet: what it offers to choose from, and its first choice, are still read. */
+export function unread(...choices: Query<unknown>[]): string | undefined {
+  return choices.every((c) => c.data !== undefined) ? undefined : msg`What there is to choose from is not read yet`;
+}
+
 /** Changes cached answers in place; change gets each answer whose key starts with prefix. */
 export function patch<T>(prefix: string, change: (data: T) => T): void {
   for (const [key, entry] of entries) {

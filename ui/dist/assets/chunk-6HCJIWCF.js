@@ -1,1 +1,0 @@
-import{ma as t,z as n}from"/assets/chunk-G2NVNSBG.js";function l({to:i,children:e,...o}){return t("a",{href:i,...o,onClick:r=>{!r.metaKey&&!r.ctrlKey&&!r.shiftKey&&r.button===0&&(r.preventDefault(),n(i))},children:e})}export{l as a};

@@ -1,1 +1,0 @@
-import{a as r}from"/assets/chunk-3RFHZGWS.js";import{ma as e}from"/assets/chunk-G2NVNSBG.js";function m({name:n,value:t,onValue:o,rows:i=3,...l}){return e(r,{...l,children:a=>e("textarea",{...a,name:n,rows:i,spellcheck:!1,value:t,onInput:p=>o(p.currentTarget.value)})})}export{m as a};

@@ -1,1 +1,0 @@
-import{m as e,ma as s}from"/assets/chunk-G2NVNSBG.js";function r({labels:l}){let p=Object.entries(l);return p.length===0?s("span",{class:"muted",children:e`none`}):s("span",{class:"row",children:p.map(([n,a])=>s("span",{class:"chip",children:a?`${n}=${a}`:n},n))})}export{r as a};

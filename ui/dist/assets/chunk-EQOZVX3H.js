@@ -1,1 +1,0 @@
-import{a as n}from"/assets/chunk-H5ISARNL.js";import{d as r}from"/assets/chunk-4HU2J7I7.js";import{ma as e}from"/assets/chunk-G2NVNSBG.js";var d=()=>import("/assets/History-RWZSHLIJ.js");function l({at:t,...a}){let o=r().data?.node.name,i=!!(t&&o&&t!==o);return e(n,{load:d,children:({History:s})=>e(s,{...a,elsewhere:i})})}export{l as a};

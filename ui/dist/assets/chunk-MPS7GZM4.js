@@ -1,1 +1,0 @@
-import{a as r}from"/assets/chunk-H5ISARNL.js";import{ma as t,y as e}from"/assets/chunk-G2NVNSBG.js";var p=()=>import("/assets/Peek-OCDJZ5DX.js");function d({children:n}){let o=e.value.get("peek");return o&&t(r,{load:p,waiting:null,children:i=>n(i,o)})}export{d as a};
