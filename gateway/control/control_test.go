@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,7 @@ var errAway = errors.New("backend is away")
 type place struct {
 	away, noDelete atomic.Bool
 	noClaim        atomic.Bool
+	noPut          atomic.Bool // of data
 	swaps          atomic.Int64
 	writeDisks     []volume.WriteDisk
 	node           string // id of the bench's node
@@ -110,6 +112,13 @@ func (s placeStore) PutIfAbsent(ctx context.Context, name string, data []byte) e
 		return fmt.Errorf("%w: put %s", backend.ErrFull, name)
 	}
 	return s.Store.PutIfAbsent(ctx, name, data)
+}
+
+func (s placeStore) Put(ctx context.Context, name string, data []byte) error {
+	if s.p.noPut.Load() {
+		return errAway
+	}
+	return s.Store.Put(ctx, name, data)
 }
 
 func (s placeStore) Close() error { return errors.Join(s.Store.Close(), s.unlock()) }
@@ -491,6 +500,57 @@ func TestStopping(t *testing.T) {
 	b.gold(t.TempDir())
 	b.stop()
 	wantCode(t, second(b.CreateVDisk(t.Context(), NewDisk{Name: "one", VPool: "gold", Size: 1 << 20})), CodeStopping)
+}
+
+// TestLeave: a node that is about to stop takes nothing over.
+func TestLeave(t *testing.T) {
+	b := newBench(t, t.TempDir(), &place{node: "n"})
+	b.nodes("", "rack1", "rack1")
+	b.opt.Living = func(context.Context) (map[string]bool, error) { return map[string]bool{"n": true}, nil }
+	if b.lookForGone(); !b.Gone("o") {
+		t.Error("a node without a lease is not gone")
+	}
+	b.Leave()
+	if b.lookForGone(); b.Gone("o") {
+		t.Error("it looks for nodes to take over from")
+	}
+	wantCode(t, second(b.CreateVDisk(t.Context(), NewDisk{Name: "one", VPool: "gold", Size: 1 << 20})), CodeStopping)
+}
+
+// TestStopAway: a stop does not wait for a backend that stores nothing, and the next start has what was written.
+func TestStopAway(t *testing.T) {
+	dir, p := t.TempDir(), &place{}
+	b := newBench(t, dir, p)
+	b.gold(t.TempDir())
+	data, got := bytes.Repeat([]byte{7}, 4096), make([]byte, 4096)
+	disks := []model.VDisk{b.disk("a"), b.disk("b"), b.disk("c")}
+	for _, v := range disks {
+		if err := b.vdisk(v.ID).vol.WriteAt(t.Context(), data, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.noPut.Store(true)
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		b.stop()
+	}()
+	b.pass(closeLook, "stopped", func() bool {
+		select {
+		case <-stopped:
+			return true
+		default:
+			return false
+		}
+	})
+	p.noPut.Store(false)
+	b = newBench(t, dir, p)
+	for _, v := range disks {
+		b.until(v.Name+" is there", func() bool { return b.DiskStatus(v).State == volume.StateRunning })
+		if err := b.vdisk(v.ID).vol.ReadAt(t.Context(), got, 0); err != nil || !bytes.Equal(got, data) {
+			t.Errorf("%s after a start: %v", v.Name, err)
+		}
+	}
 }
 
 // TestCreateFull: a new vDisk that cannot be opened for lack of space is not made.

@@ -271,44 +271,6 @@ func (c *Controller) Start(ctx context.Context) {
 	}
 }
 
-// Stop closes every vDisk (drain, commit, checkpoint) and detaches the vPools.
-// The front end must have been shut down. It returns ctx's error when the time
-// was not enough; what was acknowledged is in the journal in any case.
-func (c *Controller) Stop(ctx context.Context) error {
-	c.mu.Lock()
-	c.stopping = true
-	c.mu.Unlock()
-	c.cancel()
-	c.wg.Wait()
-	var wg sync.WaitGroup
-	for id, d := range c.diskMap() {
-		c.slots <- struct{}{}
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
-			defer func() { <-c.slots }()
-			if d.lock.acquire(ctx) != nil {
-				return
-			}
-			defer d.lock.release()
-			if err := c.closeVolume(ctx, d); err != nil {
-				c.log.Warn("vDisk not closed orderly; its journal has what was acknowledged", "vdisk", id, "err", err)
-			}
-		}()
-	}
-	wg.Wait()
-	for id, p := range c.poolMap() {
-		if p.lock.acquire(ctx) != nil {
-			continue
-		}
-		if err := c.detach(ctx, p); err != nil {
-			c.log.Warn("vPool not detached orderly", "vpool", id, "err", err)
-		}
-		p.lock.release()
-	}
-	return ctx.Err()
-}
-
 func (c *Controller) diskMap() map[string]*vdisk {
 	c.mu.Lock()
 	defer c.mu.Unlock()

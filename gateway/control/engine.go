@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"time"
 
 	"github.com/openvstorage/ovgate/gateway/model"
 	"github.com/openvstorage/ovgate/iscsi"
@@ -131,6 +132,7 @@ type Volume interface {
 	Failed() bool
 	Idle() (idle bool, requests uint64)
 	Fenced() bool
+	Away() time.Duration
 	Allocated(off int64) (mapped bool, n int64)
 	Reservation() []byte
 	Size() int64

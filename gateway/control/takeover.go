@@ -94,7 +94,7 @@ func (c *Controller) lookForGone() {
 	ctx, cancel := context.WithTimeout(c.ctx, takeRead)
 	defer cancel()
 	living, err := c.living(ctx)
-	if err != nil || !c.permit.ok() {
+	if err != nil || !c.permit.ok() || c.leaving() {
 		c.mu.Lock()
 		c.gone = nil // what was seen before says nothing any more
 		c.mu.Unlock()

@@ -633,6 +633,7 @@ const lastClose = time.Second
 
 // stop ends sessions, closes vDisks, then the API, each within its time.
 func (n *node) stop() error {
+	n.ctl.Leave()
 	n.vsphere.Stop()
 	budget := n.cfg.StopTimeout
 	drain, cancel := context.WithTimeout(context.Background(), budget/drainShare)

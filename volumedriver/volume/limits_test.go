@@ -268,6 +268,70 @@ func TestBackendAway(t *testing.T) {
 	wantVersion(t, n.open(id), 0, 100)
 }
 
+// halfStore lists, and stores nothing.
+type halfStore struct {
+	backend.Store
+	away  *atomic.Bool
+	lists atomic.Int64
+}
+
+func (s *halfStore) Put(ctx context.Context, name string, data []byte) error {
+	if s.away.Load() {
+		return errAway
+	}
+	return s.Store.Put(ctx, name, data)
+}
+
+func (s *halfStore) List(ctx context.Context, prefix, after string, limit int) ([]backend.Info, error) {
+	s.lists.Add(1)
+	return s.Store.List(ctx, prefix, after, limit)
+}
+
+// TestAwaySteady: what a backend still does says nothing of what it does not.
+func TestAwaySteady(t *testing.T) {
+	w := newWorld(37)
+	w.opts.Clock = fastClock{time.Now(), 20}
+	w.settings.CommitInterval = time.Second
+	var away atomic.Bool
+	var half *halfStore
+	w.wrapStore = func(s backend.Store) (backend.Store, error) {
+		half = &halfStore{Store: s, away: &away}
+		return half, nil
+	}
+	n := w.mustStart(t)
+	defer n.close()
+	n.create(testID(1), 1<<20)
+	v := n.open(testID(1))
+	if d := v.Away(); d != 0 {
+		t.Errorf("away for %v before anything was asked", d)
+	}
+	away.Store(true)
+	mustWrite(t, v, 0, 1)
+	deadline := time.Now().Add(hangLimit)
+	wait := func(what string, done func() bool) {
+		for !done() {
+			if time.Now().After(deadline) {
+				t.Fatalf("never: %s; %+v", what, v.Stats())
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	wait("degraded", func() bool { return v.Stats().State == StateDegraded })
+	looked := half.lists.Load()
+	wait("looks for a fence", func() bool {
+		if s := v.Stats(); s.State != StateDegraded || !strings.Contains(s.Err, errAway.Error()) {
+			t.Fatalf("%s (%s) after %d looks", s.State, s.Err, half.lists.Load()-looked)
+		}
+		return half.lists.Load() >= looked+5
+	})
+	if d := v.Away(); d < time.Second {
+		t.Errorf("away for %v", d)
+	}
+	away.Store(false)
+	wait("stored", func() bool { return v.Stats().State == StateRunning && v.Away() == 0 })
+	mustCommit(t, v)
+}
+
 // TestBackendAwayTenMinutes: an outage of ten minutes, half of whose writes the journal
 // takes at once and the rest slowed down, fails none of them; the metrics tell; when the
 // backend is back everything gets there, and a restart finds it.

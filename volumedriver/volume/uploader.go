@@ -73,9 +73,11 @@ type uploader struct {
 
 	mu       sync.Mutex
 	released chan struct{} // closed and replaced when journal was released
-	err      error         // of the newest backend call, nil after a success
-	full     error         // why the newest object was refused, if that is for lack of space
-	fullSize int           // of that object
+	troubles []*trouble    // the newest last
+	away     time.Time     // since when there are any
+	noRoom   trouble
+	full     error // why the newest object was refused, if that is for lack of space
+	fullSize int   // of that object
 	flying   int
 	doomed   []string // condemned by a committed head (scrub) and not deleted yet
 }
@@ -116,10 +118,26 @@ func (u *uploader) releasedSignal() <-chan struct{} {
 	return u.released
 }
 
+// lastError returns why something that is to be stored is not; nil: all of it is, or none has failed.
 func (u *uploader) lastError() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.err
+	if n := len(u.troubles); n > 0 {
+		return u.troubles[n-1].err
+	}
+	return nil
+}
+
+// Away returns for how long the backend, or the registry, has not done something that it is asked again and again;
+// 0: it does everything.
+func (v *Volume) Away() time.Duration {
+	u := &v.up
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if len(u.troubles) == 0 {
+		return 0
+	}
+	return v.host.o.Clock.Now().Sub(u.away)
 }
 
 // put puts an object. That smaller ones, or none, are taken says nothing of the space for
@@ -144,18 +162,35 @@ func (u *uploader) fullError() error {
 	return u.full
 }
 
-func (u *uploader) setError(err error) {
+// trouble is a call of the backend or the registry while it fails, or why no head is made. Other calls that succeed
+// say nothing of it.
+type trouble struct{ err error }
+
+// note takes what came of a try.
+func (u *uploader) note(t *trouble, err error) {
 	u.mu.Lock()
-	was := u.err
-	u.err = err
-	u.mu.Unlock()
-	if (was == nil) != (err == nil) {
-		if err != nil {
-			u.v.log.Warn("backend does not take data; the journal keeps it", "err", err)
-		} else {
-			u.v.log.Info("backend takes data again")
-		}
+	was := len(u.troubles)
+	u.forget(t)
+	if err != nil {
+		t.err = err
+		u.troubles = append(u.troubles, t)
 	}
+	now := len(u.troubles)
+	if was == 0 && now > 0 {
+		u.away = u.v.host.o.Clock.Now()
+	}
+	u.mu.Unlock()
+	switch {
+	case was == 0 && now > 0:
+		u.v.log.Warn("backend does not take data; the journal keeps it", "err", err)
+	case was > 0 && now == 0:
+		u.v.log.Info("backend takes data again")
+	}
+}
+
+// forget takes a call off that is not made again; mu is held.
+func (u *uploader) forget(t *trouble) {
+	u.troubles = slices.DeleteFunc(u.troubles, func(o *trouble) bool { return o == t })
 }
 
 // ask sends a head request and waits for its end.
@@ -414,7 +449,13 @@ func (u *uploader) persist(call func(context.Context) error, tokens chan struct{
 
 // persistUntil is persist until until ends, which the volume's end does too.
 func (u *uploader) persistUntil(until context.Context, call func(context.Context) error, tokens chan struct{}) error {
-	return u.repeat(until, call, tokens, u.setError)
+	var t trouble
+	defer func() {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		u.forget(&t)
+	}()
+	return u.repeat(until, call, tokens, func(err error) { u.note(&t, err) })
 }
 
 // repeat repeats a call until it succeeds or until ends; note is told of each outcome.
@@ -523,8 +564,8 @@ func (u *uploader) commit() error {
 	u.forced.Store(false)
 	prefix, _, rest := u.uploaded()
 	if len(prefix) > 0 {
-		if err := u.room(); err != nil {
-			u.setError(err)
+		err := u.room()
+		if u.note(&u.noRoom, err); err != nil {
 			return err
 		}
 	}
@@ -693,6 +734,7 @@ func (u *uploader) commitHead(h *Head, past *Past, newPast bool, condemn []strin
 			return err
 		}
 	}
+	var t trouble
 	if err := u.record(func(next *Record) {
 		next.Head, next.Opens, next.Void = ref, nil, nil
 		if h.Clean {
@@ -701,7 +743,7 @@ func (u *uploader) commitHead(h *Head, past *Past, newPast bool, condemn []strin
 		if next.State == FlagScrub {
 			next.State = FlagNone
 		}
-	}, u.setError); err != nil {
+	}, func(err error) { u.note(&t, err) }); err != nil {
 		return err
 	}
 	u.listed = listed
