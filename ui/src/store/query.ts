@@ -69,9 +69,13 @@ export function useQuery<T>(key: string, load: () => Promise<T>, every?: number)
   return { ...state, reload: () => void run(entry) };
 }
 
-/** Why a form is not sent yet: what it offers to choose from, and its first choice, are still read. */
+/** Why a form is not sent yet: what it offers to choose from, and its first choice, are still read, or cannot be. */
 export function unread(...choices: Query<unknown>[]): string | undefined {
-  return choices.every((c) => c.data !== undefined) ? undefined : msg`What there is to choose from is not read yet`;
+  const missing = choices.find((c) => c.data === undefined);
+  if (!missing?.error) {
+    return missing && msg`What there is to choose from is not read yet`;
+  }
+  return msg`What there is to choose from cannot be read: ${missing.error.message}`;
 }
 
 /** Changes cached answers in place; change gets each answer whose key starts with prefix. */

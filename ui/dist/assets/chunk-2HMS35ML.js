@@ -1,0 +1,1 @@
+import{m as i,na as n}from"/assets/chunk-IKQLASF2.js";function t(e){return n("li",{class:e.done?"done":"",children:[n("span",{class:"mark",children:e.done&&n("span",{class:"visually-hidden",children:i`Done`})}),n("div",{class:"stack",children:[n("h3",{children:e.title}),e.children]})]})}export{t as a};

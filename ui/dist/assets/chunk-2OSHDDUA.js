@@ -1,0 +1,1 @@
+import{m as e,na as s}from"/assets/chunk-IKQLASF2.js";function r({labels:l}){let p=Object.entries(l);return p.length===0?s("span",{class:"muted",children:e`none`}):s("span",{class:"row",children:p.map(([n,a])=>s("span",{class:"chip",children:a?`${n}=${a}`:n},n))})}export{r as a};

@@ -1,0 +1,1 @@
+import{a as o,na as n}from"/assets/chunk-IKQLASF2.js";function d({options:e,chosen:i,onChoose:s,textOf:p=t=>t.text}){return n(o,{children:e.map(t=>n("button",{type:"button",class:"btn small","aria-pressed":t===i,onClick:()=>s(t),children:p(t)},t.id))})}export{d as a};

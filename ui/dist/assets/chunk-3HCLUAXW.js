@@ -1,0 +1,1 @@
+import{i as o}from"/assets/chunk-IKQLASF2.js";var r=o(new Map);async function p(n,t){s(n,1);try{return await t()}finally{s(n,-1)}}function s(n,t){let e=new Map(r.peek()),i=(e.get(n)??0)+t;i>0?e.set(n,i):e.delete(n),r.value=e}export{r as a,p as b};

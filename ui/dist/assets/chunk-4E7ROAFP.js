@@ -1,0 +1,1 @@
+import{a as n}from"/assets/chunk-FMKZRIHL.js";import{d as r}from"/assets/chunk-6FY5BNBU.js";import{na as e}from"/assets/chunk-IKQLASF2.js";var d=()=>import("/assets/History-VIC76BUS.js");function l({at:t,...a}){let o=r().data?.node.name,i=!!(t&&o&&t!==o);return e(n,{load:d,children:({History:s})=>e(s,{...a,elsewhere:i})})}export{l as a};

@@ -1,1 +1,0 @@
-import{i as o}from"/assets/chunk-4KQHNKN7.js";var r=o(new Map);async function p(n,t){s(n,1);try{return await t()}finally{s(n,-1)}}function s(n,t){let e=new Map(r.peek()),i=(e.get(n)??0)+t;i>0?e.set(n,i):e.delete(n),r.value=e}export{r as a,p as b};

@@ -1,0 +1,1 @@
+import{a as r}from"/assets/chunk-UXYLE3MV.js";import{na as e}from"/assets/chunk-IKQLASF2.js";function m({name:n,value:t,onValue:o,rows:i=3,...l}){return e(r,{...l,children:a=>e("textarea",{...a,name:n,rows:i,spellcheck:!1,value:t,onInput:p=>o(p.currentTarget.value)})})}export{m as a};

@@ -1,1 +1,0 @@
-import{m as e,na as s}from"/assets/chunk-4KQHNKN7.js";function r({labels:l}){let p=Object.entries(l);return p.length===0?s("span",{class:"muted",children:e`none`}):s("span",{class:"row",children:p.map(([n,a])=>s("span",{class:"chip",children:a?`${n}=${a}`:n},n))})}export{r as a};

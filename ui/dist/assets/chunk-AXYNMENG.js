@@ -1,1 +1,0 @@
-import{na as t,z as n}from"/assets/chunk-4KQHNKN7.js";function l({to:i,children:e,...o}){return t("a",{href:i,...o,onClick:r=>{!r.metaKey&&!r.ctrlKey&&!r.shiftKey&&r.button===0&&(r.preventDefault(),n(i))},children:e})}export{l as a};

@@ -1,1 +1,0 @@
-import{a as r}from"/assets/chunk-FKQUK77U.js";import{na as e}from"/assets/chunk-4KQHNKN7.js";function m({name:n,value:t,onValue:o,rows:i=3,...l}){return e(r,{...l,children:a=>e("textarea",{...a,name:n,rows:i,spellcheck:!1,value:t,onInput:p=>o(p.currentTarget.value)})})}export{m as a};

@@ -1,1 +1,0 @@
-import{a as n}from"/assets/chunk-2SXD2QB4.js";import{d as r}from"/assets/chunk-4ZM2DXZN.js";import{na as e}from"/assets/chunk-4KQHNKN7.js";var d=()=>import("/assets/History-K5WDP7BH.js");function l({at:t,...a}){let o=r().data?.node.name,i=!!(t&&o&&t!==o);return e(n,{load:d,children:({History:s})=>e(s,{...a,elsewhere:i})})}export{l as a};

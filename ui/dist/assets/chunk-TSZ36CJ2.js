@@ -1,1 +1,0 @@
-import{a as r}from"/assets/chunk-2SXD2QB4.js";import{na as t,y as e}from"/assets/chunk-4KQHNKN7.js";var p=()=>import("/assets/Peek-XWHRSSFJ.js");function d({children:n}){let o=e.value.get("peek");return o&&t(r,{load:p,waiting:null,children:i=>n(i,o)})}export{d as a};

@@ -1,1 +1,0 @@
-import{m as i,na as n}from"/assets/chunk-4KQHNKN7.js";function t(e){return n("li",{class:e.done?"done":"",children:[n("span",{class:"mark",children:e.done&&n("span",{class:"visually-hidden",children:i`Done`})}),n("div",{class:"stack",children:[n("h3",{children:e.title}),e.children]})]})}export{t as a};

@@ -1,0 +1,1 @@
+import{i as o}from"/assets/chunk-IKQLASF2.js";var l=o(!1),t="ovgate.navigation",a=o(localStorage.getItem(t)==="narrow");function c(e){a.value=e,localStorage.setItem(t,e?"narrow":"wide")}var s=o(!1);export{l as a,a as b,c,s as d};

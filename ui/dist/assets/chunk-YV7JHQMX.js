@@ -1,0 +1,1 @@
+import{a as r}from"/assets/chunk-FMKZRIHL.js";import{na as t,y as e}from"/assets/chunk-IKQLASF2.js";var p=()=>import("/assets/Peek-ZIUIGGFI.js");function d({children:n}){let o=e.value.get("peek");return o&&t(r,{load:p,waiting:null,children:i=>n(i,o)})}export{d as a};

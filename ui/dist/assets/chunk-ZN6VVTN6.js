@@ -1,0 +1,1 @@
+import{na as t,z as n}from"/assets/chunk-IKQLASF2.js";function l({to:i,children:e,...o}){return t("a",{href:i,...o,onClick:r=>{!r.metaKey&&!r.ctrlKey&&!r.shiftKey&&r.button===0&&(r.preventDefault(),n(i))},children:e})}export{l as a};
