@@ -35,6 +35,7 @@ func (r *results) dtlComparisons() []comparison {
 	k := func(s string) string { return dtlPrefix + s }
 	return []comparison{
 		{"vdisk durable 4k random write QD1, mirrored on a peer's disk, the slower disk and a round trip and 30 us", k("file-write-qd1"), k("limit-write-qd1"), 1, ""},
+		{"vdisk durable 4k random write QD1, mirrored on a peer's disk that is the owner's, two that are not mirrored at once and a round trip and 30 us", k("file-write-qd1"), k("shared-write-qd1"), 0, ""},
 		{"vdisk durable 4k random write QD1, mirrored in a peer's memory, not mirrored", k("memory-write-qd1"), k("alone-write-qd1"), 0, ""},
 		{"vdisk durable 4k random write QD32, mirrored in a peer's memory, not mirrored", k("memory-write-qd32"), k("alone-write-qd32"), 0.85, ""},
 		{"vdisk durable 4k random write QD32, mirrored on a peer's disk, not mirrored", k("file-write-qd32"), k("alone-write-qd32"), 0, ""},
@@ -42,7 +43,28 @@ func (r *results) dtlComparisons() []comparison {
 	}
 }
 
-// dtlBench is an owner with a vDisk that is not mirrored, and two that are: with peers that
+// both writes the same to two vDisks at once, as an owner and its peer do to their journals.
+type both [2]vol
+
+// WriteAt implements disk.
+func (b both) WriteAt(p []byte, off int64) (int, error) {
+	done := make(answers, len(b))
+	for _, v := range b {
+		v.Submit(&volume.Request{Kind: volume.ReqWrite, Offset: off, Data: p, Done: done})
+	}
+	return len(p), errors.Join(<-done, <-done)
+}
+
+// ReadAt implements disk.
+func (b both) ReadAt([]byte, int64) (int, error) { return 0, errors.ErrUnsupported }
+
+// answers are those to requests under way.
+type answers chan error
+
+// Complete implements the completion of a request.
+func (a answers) Complete(r *volume.Request) { a <- r.Err }
+
+// dtlBench is an owner with two vDisks that are not mirrored, and two that are: with peers that
 // keep their copies on disk and in memory.
 type dtlBench struct {
 	vols    map[string]vol
@@ -73,7 +95,7 @@ func openDTLBench(ctx context.Context, dir string) (b *dtlBench, err error) {
 	if err := b.echoes(); err != nil {
 		return b, err
 	}
-	for _, name := range []string{"alone", "file", "memory"} {
+	for _, name := range []string{"alone", "second", "file", "memory"} {
 		state, err := fsys("state-" + name)
 		if err != nil {
 			return b, err
@@ -93,7 +115,7 @@ func openDTLBench(ctx context.Context, dir string) (b *dtlBench, err error) {
 			},
 			Peers: func(volume.ID) []string { return []string{name} }}}
 		mode := volume.DTLSync
-		if name == "alone" {
+		if !hasCopy(name) {
 			o.DTL, mode = nil, volume.DTLModeOff
 		}
 		host, err := volume.NewHost(ctx, o)
@@ -196,6 +218,9 @@ func (b *dtlBench) trips(_ context.Context, seconds float64, _ uint64) (float64,
 	return float64(n) / time.Since(start).Seconds(), n, nil
 }
 
+// hasCopy tells whether a vDisk has a copy.
+func hasCopy(name string) bool { return name == "file" || name == "memory" }
+
 // good waits until the copies count, and puts what was written on the backend.
 func (b *dtlBench) good(ctx context.Context) error {
 	limit := time.Now().Add(dtlReady)
@@ -203,7 +228,7 @@ func (b *dtlBench) good(ctx context.Context) error {
 		if err := v.Commit(ctx); err != nil {
 			return err
 		}
-		for name != "alone" && v.Stats().DTL.State != volume.DTLOK {
+		for hasCopy(name) && v.Stats().DTL.State != volume.DTLOK {
 			if time.Now().After(limit) {
 				return fmt.Errorf("the copy on %s is %s after %v: %s", name, v.Stats().DTL.State, dtlReady, v.Stats().DTL.Err)
 			}
@@ -233,6 +258,7 @@ func measureDTL(ctx context.Context, o options, dir string, r *results) (err err
 	defer func() { err = errors.Join(err, b.close()) }()
 	k := func(s string) string { return dtlPrefix + s }
 	steps := []step{{key: k("trips"), settle: b.good, run: b.trips}}
+	steps = append(steps, onDisk(k("both-write-qd1"), work{name: "both write", write: true, depth: 1}, both{b.vols["alone"], b.vols["second"]}, engineSize, b.good))
 	for _, depth := range []int{1, 32} {
 		for _, name := range []string{"alone", "file", "memory"} {
 			w := work{name: name + " write", write: true, depth: depth}
@@ -250,6 +276,7 @@ func measureDTL(ctx context.Context, o options, dir string, r *results) (err err
 	for i, alone := range r.rates[k("alone-write-qd1")] {
 		trip := r.rates[k("trips")][i]
 		r.add(k("limit-write-qd1"), 1/(1/alone+1/trip+dtlMore.Seconds()))
+		r.add(k("shared-write-qd1"), 1/(1/r.rates[k("both-write-qd1")][i]+1/trip+dtlMore.Seconds()))
 	}
 	r.dtl = r.noise.String()
 	one := fmt.Sprintf("engine in process, %d GiB vDisk, journal quota %d MiB, local-directory backend on the same disk", int64(engineSize)>>30, quota>>20)
@@ -257,6 +284,7 @@ func measureDTL(ctx context.Context, o options, dir string, r *results) (err err
 		[2]string{k("alone"), one},
 		[2]string{k("file"), one + ", DTL sync to a node in this process over TCP on loopback, its copies on the same disk"},
 		[2]string{k("memory"), one + ", DTL sync to a node in this process over TCP on loopback, its copies in memory"},
+		[2]string{k("shared"), "writes to two vDisks of two nodes at once, not mirrored, whose journals are on the same disk, until both are done, the round trip, and 30 us"},
 		[2]string{k("limit"), "a write that is not mirrored, the round trip of 8 KiB and 64 bytes over TCP on loopback, and 30 us"})
 	return nil
 }
