@@ -14,8 +14,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
 
 	"github.com/openvstorage/ovgate/internal/kv"
 	"github.com/openvstorage/ovgate/internal/kv/etcd"
@@ -130,5 +134,55 @@ func TestSecure(t *testing.T) {
 		if err := st.Close(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestAskedAtEnd: a member that is asked while it ends does not end its process.
+func TestAskedAtEnd(t *testing.T) {
+	ours := newAuthority(t, t.TempDir())
+	ours.member(t, "node")
+	file := func(name string) string { return filepath.Join(ours.dir, name) }
+	pair, err := tls.LoadX509KeyPair(file("node.pem"), file("node.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: x509.NewCertPool(), Certificates: []tls.Certificate{pair}}
+	config.RootCAs.AddCert(ours.cert)
+	dir, peer, client := t.TempDir(), strings.Replace(etcdtest.Free(t), "http:", "https:", 1), strings.Replace(etcdtest.Free(t), "http:", "https:", 1)
+	for range 5 {
+		s, err := etcd.Serve(t.Context(), etcd.ServerOptions{
+			Name: "m", Dir: dir, Members: map[string]string{"m": peer}, Client: client, Token: "t",
+			Certificate: file("node.pem"), Key: file("node.key"), CA: file("ca.pem"),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var asking sync.WaitGroup
+		answered := make(chan struct{}, 8)
+		for range cap(answered) {
+			asking.Go(func() {
+				raw, err := clientv3.New(clientv3.Config{Endpoints: []string{client}, TLS: config, Logger: zap.NewNop()})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer raw.Close()
+				for first := true; ctx.Err() == nil; first = false {
+					if _, err := raw.Status(ctx, client); first {
+						answered <- struct{}{}
+						if err != nil {
+							t.Error(err)
+						}
+					}
+				}
+			})
+		}
+		for range cap(answered) {
+			<-answered
+		}
+		s.Close()
+		cancel()
+		asking.Wait()
 	}
 }

@@ -15,12 +15,16 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 const (
@@ -87,6 +91,39 @@ func (f *fault) OnWrite(e *zapcore.CheckedEntry, _ []zapcore.Field) {
 	runtime.Goexit()
 }
 
+// guard answers for a member that stops by itself, as one does that the others removed: etcd closes its database under
+// the requests that it serves, and one of them would end the process.
+type guard struct {
+	stopping atomic.Pointer[<-chan struct{}] // nil: it starts
+}
+
+func (g *guard) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (answer any, err error) {
+	defer g.over(&err)
+	return handle(ctx, req)
+}
+
+func (g *guard) stream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) (err error) {
+	defer g.over(&err)
+	return handle(srv, stream)
+}
+
+// over takes the panic of a request, if the member stops.
+func (g *guard) over(err *error) {
+	why := recover()
+	if why == nil {
+		return
+	}
+	if stopping := g.stopping.Load(); stopping != nil {
+		select {
+		case <-*stopping:
+			*err = status.Error(codes.Unavailable, "the member stops")
+			return
+		default:
+		}
+	}
+	panic(why)
+}
+
 // ErrRemoved: a member stopped by itself, as it does when the others removed it. List, at these,
 // tells whether they did.
 var ErrRemoved = errors.New("it stopped by itself: the other members may have removed it")
@@ -105,10 +142,15 @@ func Serve(ctx context.Context, o ServerOptions) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("etcd member %q: %w", o.Name, err)
 	}
+	var g guard
+	// Without the first one a member with TLS closes its database under what it is asked at its end.
+	c.GRPCAdditionalServerOptions = []grpc.ServerOption{grpc.WaitForHandlers(true), grpc.ChainUnaryInterceptor(g.unary), grpc.ChainStreamInterceptor(g.stream)}
 	e, err := f.start(c)
 	if err != nil {
 		return nil, fmt.Errorf("etcd member %q in %s: %w", o.Name, o.Dir, err)
 	}
+	stopping := e.Server.StoppingNotify()
+	g.stopping.Store(&stopping)
 	timer := time.NewTimer(startPatience)
 	defer timer.Stop()
 	select {
