@@ -28,7 +28,7 @@ func (c *Controller) Stop(ctx context.Context) error {
 	c.cancel()
 	c.wg.Wait()
 	var wg sync.WaitGroup
-	var given givenUp
+	var given sync.Map
 	for id, d := range c.diskMap() {
 		c.slots <- struct{}{}
 		wg.Add(1)
@@ -64,11 +64,9 @@ const closePatience = 5 * time.Second
 // closeLook is how often that is looked at.
 const closeLook = 200 * time.Millisecond
 
-// givenUp are the vPools, by their ids, whose backends were waited for.
-type givenUp struct{ vpools sync.Map }
-
-// closeForStop closes a vDisk for the last time; d.lock is held.
-func (c *Controller) closeForStop(ctx context.Context, id string, d *vdisk, given *givenUp) error {
+// closeForStop closes a vDisk for the last time; d.lock is held. given has the ids of the vPools whose backends were waited
+// for in vain: their other vDisks do not wait again.
+func (c *Controller) closeForStop(ctx context.Context, id string, d *vdisk, given *sync.Map) error {
 	vol := d.vol
 	if vol == nil {
 		return nil
@@ -88,9 +86,9 @@ func (c *Controller) closeForStop(ctx context.Context, id string, d *vdisk, give
 			}
 			away := vol.Away()
 			if away >= closePatience {
-				given.vpools.Store(rec.VPool, nil)
+				given.Store(rec.VPool, nil)
 			}
-			if _, over := given.vpools.Load(rec.VPool); over && away > 0 {
+			if _, over := given.Load(rec.VPool); over && away > 0 {
 				cancel()
 				return
 			}

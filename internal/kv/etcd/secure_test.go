@@ -79,42 +79,56 @@ func (a *authority) member(t *testing.T, name string) {
 	})
 }
 
+func (a *authority) file(name string) string { return filepath.Join(a.dir, name) }
+
+// serve starts the only member of a cluster, with a certificate of a's.
+func (a *authority) serve(t *testing.T, dir, peer, client string) *etcd.Server {
+	t.Helper()
+	s, err := etcd.Serve(t.Context(), etcd.ServerOptions{
+		Name: "m", Dir: dir, Members: map[string]string{"m": peer}, Client: client, Token: "t",
+		Certificate: a.file("node.pem"), Key: a.file("node.key"), CA: a.file("ca.pem"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// trust is the TLS of a client that trusts a, and shows certificates of others.
+func (a *authority) trust(t *testing.T, show ...*authority) *tls.Config {
+	t.Helper()
+	c := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: x509.NewCertPool()}
+	c.RootCAs.AddCert(a.cert)
+	for _, a := range show {
+		pair, err := tls.LoadX509KeyPair(a.file("node.pem"), a.file("node.key"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Certificates = append(c.Certificates, pair)
+	}
+	return c
+}
+
+// free returns a URL where nobody listens.
+func free(t *testing.T) string { return strings.Replace(etcdtest.Free(t), "http:", "https:", 1) }
+
 // TestSecure: members and their users show each other certificates of one CA, and nobody
 // else gets an answer.
 func TestSecure(t *testing.T) {
 	ours, theirs := newAuthority(t, t.TempDir()), newAuthority(t, t.TempDir())
 	ours.member(t, "node")
 	theirs.member(t, "node")
-	file := func(a *authority, name string) string { return filepath.Join(a.dir, name) }
-	peer, client := strings.Replace(etcdtest.Free(t), "http:", "https:", 1), strings.Replace(etcdtest.Free(t), "http:", "https:", 1)
-	s, err := etcd.Serve(t.Context(), etcd.ServerOptions{
-		Name: "m", Dir: t.TempDir(), Members: map[string]string{"m": peer}, Client: client, Token: "t",
-		Certificate: file(ours, "node.pem"), Key: file(ours, "node.key"), CA: file(ours, "ca.pem"),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	client := free(t)
+	s := ours.serve(t, t.TempDir(), free(t), client)
 	defer s.Close()
-	trust := func(a *authority, show ...*authority) *tls.Config {
-		c := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: x509.NewCertPool()}
-		c.RootCAs.AddCert(a.cert)
-		for _, a := range show {
-			pair, err := tls.LoadX509KeyPair(file(a, "node.pem"), file(a, "node.key"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			c.Certificates = append(c.Certificates, pair)
-		}
-		return c
-	}
 	for name, tc := range map[string]struct {
 		tls  *tls.Config
 		good bool
 	}{
-		"ours":              {trust(ours, ours), true},
-		"no certificate":    {trust(ours), false},
-		"that of another":   {trust(ours, theirs), false},
-		"trusts another CA": {trust(theirs, ours), false},
+		"ours":              {ours.trust(t, ours), true},
+		"no certificate":    {ours.trust(t), false},
+		"that of another":   {ours.trust(t, theirs), false},
+		"trusts another CA": {theirs.trust(t, ours), false},
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		if tc.good {
@@ -141,22 +155,10 @@ func TestSecure(t *testing.T) {
 func TestAskedAtEnd(t *testing.T) {
 	ours := newAuthority(t, t.TempDir())
 	ours.member(t, "node")
-	file := func(name string) string { return filepath.Join(ours.dir, name) }
-	pair, err := tls.LoadX509KeyPair(file("node.pem"), file("node.key"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	config := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: x509.NewCertPool(), Certificates: []tls.Certificate{pair}}
-	config.RootCAs.AddCert(ours.cert)
-	dir, peer, client := t.TempDir(), strings.Replace(etcdtest.Free(t), "http:", "https:", 1), strings.Replace(etcdtest.Free(t), "http:", "https:", 1)
+	config := ours.trust(t, ours)
+	dir, peer, client := t.TempDir(), free(t), free(t)
 	for range 5 {
-		s, err := etcd.Serve(t.Context(), etcd.ServerOptions{
-			Name: "m", Dir: dir, Members: map[string]string{"m": peer}, Client: client, Token: "t",
-			Certificate: file("node.pem"), Key: file("node.key"), CA: file("ca.pem"),
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		s := ours.serve(t, dir, peer, client)
 		ctx, cancel := context.WithCancel(t.Context())
 		var asking sync.WaitGroup
 		answered := make(chan struct{}, 8)

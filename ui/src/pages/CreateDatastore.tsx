@@ -20,6 +20,7 @@ export function CreateDatastore({ centers, onClose }: { centers: Center[]; onClo
   const [size, setSize] = useState<SizeInput>({ amount: "1", unit: "TiB" });
   const [plan, setPlan] = useState<HostAction[] | undefined>(undefined);
   const vpools = useVPoolChoices();
+  const placing = usePlacing(place);
   const pools = vpools.data?.items.map((p) => p.name) ?? [];
   const problem = Number.isNaN(sizeBytes(size)) ? msg`Enter a size, such as 2` : undefined;
   // A plan is of the values that were asked about.
@@ -53,7 +54,7 @@ export function CreateDatastore({ centers, onClose }: { centers: Center[]; onClo
       verb={plan ? msg`Create it` : msg`Show the plan`}
       submit={submit}
       fields={["name", "center", "cluster", "vpool", "size"]}
-      reason={usePlacing(place) ?? unread(vpools)}
+      reason={placing ?? unread(vpools)}
       save={save}
       onClose={onClose}
     >
@@ -72,6 +73,7 @@ export function ImportDatastore({ centers, onClose }: { centers: Center[]; onClo
   const [name, setName] = useState("");
   const [place, setPlace] = useState<Place>({ center: centers[0]?.id ?? "", cluster: "" });
   const [vdisk, setVDisk] = useState("");
+  const placing = usePlacing(place);
   const save = async (key: string) => {
     const body = { name: name.trim(), cluster: place.cluster, vdisk: vdisk.trim() };
     const made = await call("POST /vsphere/centers/{center}/import", { path: { center: place.center }, key, body });
@@ -80,7 +82,7 @@ export function ImportDatastore({ centers, onClose }: { centers: Center[]; onClo
     onClose();
   };
   return (
-    <FormDialog title={msg`Import datastore`} verb={msg`Import`} needs="manage" submit={submit} fields={["name", "center", "cluster", "vdisk"]} reason={usePlacing(place)} save={save} onClose={onClose}>
+    <FormDialog title={msg`Import datastore`} verb={msg`Import`} needs="manage" submit={submit} fields={["name", "center", "cluster", "vdisk"]} reason={placing} save={save} onClose={onClose}>
       <p>
         {msg`To go back to a snapshot of a datastore: clone its vDisk from that snapshot, and import the clone. It becomes a datastore beside the original, which is not touched.`}
       </p>
