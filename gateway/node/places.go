@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/openvstorage/ovgate/gateway/api"
+	"github.com/openvstorage/ovgate/internal/procs"
 )
 
 // placeWait is how long a file system may take to tell its size: one in the network may hang.
@@ -65,7 +65,7 @@ func (p *placeSizes) ask(path string) *placeSize {
 
 // machineView is what the API shows of this machine.
 func (n *node) machineView() api.Machine {
-	m := api.Machine{Cpus: runtime.GOMAXPROCS(0), System: systemName("/etc/os-release"), Listeners: n.listeners(), Places: n.places()}
+	m := api.Machine{Cpus: procs.CPUs(), System: systemName("/etc/os-release"), Listeners: n.listeners(), Places: n.places()}
 	m.Hostname, _ = os.Hostname()
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {

@@ -101,6 +101,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/openvstorage/ovgate/internal/procs"
 	"github.com/openvstorage/ovgate/scripts/lab"
 )
 
@@ -161,6 +162,7 @@ func main() {
 	flag.StringVar(&o.profile, "profile", "", "directory for a CPU profile of this process for each step of the last round")
 	flag.IntVar(&o.hosts, "hosts", vsphereHosts, "simulated hosts of the set vsphere; rows are made for the default only")
 	flag.Parse()
+	procs.ForDisks() // as ovgate does
 	if err := bench(o); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)

@@ -38,6 +38,7 @@ const (
 type albaDrill struct {
 	e       *env
 	n       *node.Node
+	perRack int // ASDs in a domain of failure of their own; 0: there are none
 	asds    []*node.ASD
 	numbers []int64 // of asds in the object store
 	targets []*target
@@ -52,12 +53,8 @@ type albaDrill struct {
 // and at the end the object store is complete again by itself.
 func albaKillOSDs(ctx context.Context, e *env) (_ string, err error) {
 	d := &albaDrill{e: e, copies: map[int]string{}, counts: map[string]int{}}
-	defer func() {
-		for _, a := range d.asds {
-			err = errors.Join(err, a.Kill())
-		}
-	}()
-	if err := d.start(ctx); err != nil {
+	defer func() { err = errors.Join(err, d.killAll()) }()
+	if err := d.start(ctx, albaNodes*albaPerNode); err != nil {
 		return "", err
 	}
 	for round := range e.rounds {
@@ -76,21 +73,37 @@ func albaKillOSDs(ctx context.Context, e *env) (_ string, err error) {
 			}
 		}
 	}
-	took, err := d.whole(ctx)
+	took, err := d.end(ctx)
 	if err != nil {
 		return "", err
 	}
+	return fmt.Sprintf("%d rounds, %s, %d blocks acknowledged, 0 lost, complete again %v after the last", e.rounds, d.text(), sum(d.targets).Blocks, took.Round(time.Second)), nil
+}
+
+// killAll ends the ASDs that run.
+func (d *albaDrill) killAll() error {
+	var errs []error
+	for _, a := range d.asds {
+		errs = append(errs, a.Kill())
+	}
+	return errors.Join(errs...)
+}
+
+// end waits until the object store is complete, and tells how long that took. It checks every
+// block and object after a restart of the node, which it stops.
+func (d *albaDrill) end(ctx context.Context) (time.Duration, error) {
+	took, err := d.whole(ctx)
+	if err != nil {
+		return 0, err
+	}
 	// From the backend alone: nothing of it is in memory after a restart.
 	if err := errors.Join(d.n.Stop(), d.n.Start(ctx)); err != nil {
-		return "", err
+		return 0, err
 	}
 	if err := errors.Join(verify(ctx, d.targets), d.verifyObjects(ctx)); err != nil {
-		return "", err
+		return 0, err
 	}
-	if err := d.n.Stop(); err != nil {
-		return "", err
-	}
-	return fmt.Sprintf("%d rounds, %s, %d blocks acknowledged, 0 lost, complete again %v after the last", e.rounds, d.text(), sum(d.targets).Blocks, took.Round(time.Second)), nil
+	return took, d.n.Stop()
 }
 
 func (d *albaDrill) text() string {
@@ -101,17 +114,26 @@ func (d *albaDrill) text() string {
 	return strings.Join(all, ", ")
 }
 
-func (d *albaDrill) start(ctx context.Context) error {
+// start starts the node, so many ASDs, and a vPool on them, with a preset of its own: its name
+// and what else the command takes.
+func (d *albaDrill) start(ctx context.Context, asds int, preset ...string) error {
 	var err error
 	if d.n, err = d.e.configured(ctx, albaConfig); err != nil {
 		return err
 	}
-	for range albaNodes * albaPerNode {
+	for range asds {
 		if err := d.add(ctx, len(d.asds)); err != nil {
 			return err
 		}
 	}
-	if _, err := d.n.CLI(ctx, append([]string{"vpool", "create", "drill", "--backend", "alba"}, smallSettings...)...); err != nil {
+	create := slices.Concat([]string{"vpool", "create", "drill", "--backend", "alba"}, smallSettings)
+	if len(preset) > 0 {
+		if _, err := d.n.CLI(ctx, slices.Concat([]string{"preset", "create"}, preset)...); err != nil {
+			return err
+		}
+		create = append(create, "--preset", preset[0])
+	}
+	if _, err := d.n.CLI(ctx, create...); err != nil {
 		return err
 	}
 	d.targets, err = d.e.targets(ctx, d.n, loadDisks)
@@ -132,7 +154,11 @@ func (d *albaDrill) add(ctx context.Context, slot int) error {
 		d.asds, d.numbers = append(d.asds, a), append(d.numbers, 0)
 	}
 	d.asds[slot] = a
-	o, err := d.n.ClaimASD(ctx, a, fmt.Sprint("machine", slot/albaPerNode))
+	domain := ""
+	if d.perRack > 0 {
+		domain = fmt.Sprint("rack", slot/d.perRack+1)
+	}
+	o, err := d.n.ClaimASD(ctx, a, fmt.Sprint("machine", slot/albaPerNode), domain)
 	d.numbers[slot] = o.Number
 	return err
 }

@@ -186,7 +186,7 @@ func (l *lab) startNode() error {
 			return err
 		}
 		l.asds = append(l.asds, a)
-		if _, err := l.node.ClaimASD(l.ctx, a, fmt.Sprint("machine", i/asdsPerMachine)); err != nil {
+		if _, err := l.node.ClaimASD(l.ctx, a, fmt.Sprint("machine", i/asdsPerMachine), ""); err != nil {
 			return err
 		}
 	}

@@ -35,9 +35,12 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/openvstorage/ovgate/internal/procs"
 )
 
 func main() {
+	procs.ForDisks()
 	os.Exit(mainCode())
 }
 

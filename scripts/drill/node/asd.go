@@ -105,7 +105,8 @@ func (a *ASD) end(sig syscall.Signal) error {
 // Signal sends a signal to the process.
 func (a *ASD) Signal(sig os.Signal) error { return a.cmd.Process.Signal(sig) }
 
-// ClaimASD makes an ASD that runs part of the node's object store, as of a machine.
-func (n *Node) ClaimASD(ctx context.Context, a *ASD, machine string) (client.OSD, error) {
-	return decode[client.OSD](ctx, n, "osd", "claim", a.Address, "--fingerprint", a.Fingerprint, "--key-file", a.KeyFile, "--node", machine)
+// ClaimASD makes an ASD that runs part of the node's object store, as of a machine in a domain of
+// failure; "" for none.
+func (n *Node) ClaimASD(ctx context.Context, a *ASD, machine, domain string) (client.OSD, error) {
+	return decode[client.OSD](ctx, n, "osd", "claim", a.Address, "--fingerprint", a.Fingerprint, "--key-file", a.KeyFile, "--node", machine, "--domain", domain)
 }
