@@ -23,6 +23,7 @@
 #                     OpenStack's volume and image services, which the driver is run by
 #   python3-openstackclient, python3-cinderclient
 #                     the commands of people who use them
+#   etcd-server       the etcd of a distribution, older than the one in the binary
 #   iproute2          ip: the network namespaces of scripts/cluster
 #   smartmontools     smartctl, which the node asks for the health of disks
 #   ca-certificates, curl, procps   used by the scripts themselves
@@ -57,7 +58,7 @@ packages=(tgt libiscsi-bin nbdkit qemu-utils qemu-block-extra e2fsprogs fio chro
 	python3-cinder python3-os-brick python3-testtools flake8
 	qemu-system-x86 busybox-static cpio kmod xfsprogs sg3-utils smartmontools ca-certificates curl procps util-linux iproute2
 	swift-proxy swift-account swift-container swift-object memcached
-	keystone uwsgi-plugin-python3 python3-keystonemiddleware
+	keystone uwsgi-plugin-python3 python3-keystonemiddleware etcd-server
 	cinder-api cinder-scheduler cinder-volume glance-api python3-openstackclient python3-cinderclient)
 case "${1:-}" in
 "") ;;
