@@ -360,7 +360,8 @@ func TestGroupValidation(t *testing.T) {
 		"port group tag":   {func(s *iscsi.TargetSpec) { s.PortGroups = []iscsi.PortGroup{{}} }, "port group tag"},
 		"port group state": {func(s *iscsi.TargetSpec) { s.PortGroups = []iscsi.PortGroup{{Tag: 1, State: 5}} }, "port group 1"},
 		"port group twice": {func(s *iscsi.TargetSpec) { s.PortGroups = []iscsi.PortGroup{{Tag: 1}, {Tag: 1}} }, "port group 1 is given twice"},
-		"redirect":         {func(s *iscsi.TargetSpec) { s.Redirect = &iscsi.Redirect{Address: "there"} }, "redirect"},
+		"redirect":         {func(s *iscsi.TargetSpec) { s.Redirect = &iscsi.Redirect{Addresses: []string{"there"}} }, "redirect"},
+		"redirect nowhere": {func(s *iscsi.TargetSpec) { s.Redirect = &iscsi.Redirect{} }, "redirect"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			spec := n.spec

@@ -1,9 +1,11 @@
 package iscsi
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -296,21 +298,43 @@ func (l *login) identify() error {
 	if v == nil {
 		return refuseLogin(loginForbidden, "no group of the target admits this initiator; add it to one")
 	}
-	if r := l.target.spec.Load().Redirect; r != nil && r.Address != p.Address {
-		return redirect(r)
+	if r := l.target.spec.Load().Redirect; r.elsewhere(p) {
+		return redirect(r, p.Address)
 	}
 	l.auth = v.group.Auth
 	return l.withAuth(l.auth)
 }
 
+// elsewhere tells whether logins at a portal are sent to another one.
+func (r *Redirect) elsewhere(p Portal) bool {
+	return r != nil && !slices.Contains(r.Addresses, p.Address)
+}
+
 // redirect sends the initiator elsewhere before it proves anything: it has to do
 // so there.
-func redirect(r *Redirect) error {
+func redirect(r *Redirect, from string) error {
 	status := uint16(loginMovedTemporary)
 	if r.Permanent {
 		status = loginMovedPermanent
 	}
-	return &loginError{status, fmt.Errorf("sent to %s", r.Address), r.Address}
+	to := slices.MaxFunc(r.Addresses, func(a, b string) int { return cmp.Compare(alike(a, from), alike(b, from)) })
+	return &loginError{status, fmt.Errorf("sent to %s", to), to}
+}
+
+// alike returns how many bits two addresses have in common at their beginnings; 0 with a
+// name, or where they are of two kinds.
+func alike(a, b string) int {
+	x, errx := netip.ParseAddrPort(a)
+	y, erry := netip.ParseAddrPort(b)
+	if errx != nil || erry != nil || x.Addr().BitLen() != y.Addr().BitLen() {
+		return 0
+	}
+	for n := x.Addr().BitLen(); n > 0; n-- {
+		if netip.PrefixFrom(x.Addr(), n).Contains(y.Addr()) {
+			return n
+		}
+	}
+	return 0
 }
 
 // maxDiscoveryAuths bounds the credentials that a discovery session is tried with.

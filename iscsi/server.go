@@ -371,8 +371,9 @@ func (s *Server) AddTarget(spec TargetSpec) error {
 // UpdateTarget replaces a target's spec while it is in use. Sessions stay, except
 // those whose initiator is no longer admitted, those that have moved to a group
 // which demands credentials other than what they proved, and those whose portal is
-// gone or in another port group; new credentials of the group that a session is in,
-// and a redirect, apply from the next login. A LUN whose number, disk
+// gone or in another port group; new credentials of the group that a session is in
+// apply from the next login. Where logins are sent elsewhere, initiators are asked to log
+// out, and connections end with nothing in flight. A LUN whose number, disk
 // and identity did not change keeps its state. Where what a session sees has
 // changed, REPORTED LUNS DATA HAS CHANGED is raised on that nexus. A removed LUN's
 // commands in flight still finish.
@@ -405,6 +406,12 @@ func (s *Server) UpdateTarget(spec TargetSpec) error {
 			continue
 		}
 		ss.setView(t.admit(ss.initiator))
+		if ss.redirected() {
+			drop = append(drop, func() {
+				ss.logged("session asked to log in again", "reason", "logins are sent elsewhere")
+				ss.conn.drain()
+			})
+		}
 	}
 	s.ownersChanged(t, owners, luns)
 	s.mu.Unlock()

@@ -116,6 +116,15 @@ func (ss *session) misplaced() (why string, wait uint16) {
 	return "", 0
 }
 
+// redirected tells whether a login of the session would be sent elsewhere now.
+func (ss *session) redirected() bool {
+	if ss.conn.served != nil || ss.conn.draining.Load() {
+		return false
+	}
+	p, ok := ss.target.portal(ss.conn.local)
+	return ok && ss.target.spec.Load().Redirect.elsewhere(p)
+}
+
 // mayHave tells whether the session may go on with v: in the group that it is in,
 // new credentials apply from the next login; another group must have the
 // credentials that the session proved, or demand none.

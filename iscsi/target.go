@@ -41,12 +41,13 @@ type TargetSpec struct {
 	PortGroups []PortGroup // access states; groups that are not named are active/optimized
 }
 
-// Redirect sends logins to another address (RFC 7143 section 11.13.5, status
-// 0101 or 0102). A login that came in at that very address is taken, so that
-// every node of a target can be given the same spec.
+// Redirect sends logins to other addresses (RFC 7143 section 11.13.5, status
+// 0101 or 0102): each to the one whose beginning is most like that of the address
+// where it came in. A login that came in at one of them is taken, so that every node
+// of a target can be given the same spec.
 type Redirect struct {
-	Address   string // "host:port", as Portal.Address
-	Permanent bool   // initiators may remember it
+	Addresses []string // "host:port", as Portal.Address; one at least
+	Permanent bool     // initiators may remember it
 }
 
 // LUNInfo describes a published logical unit.
@@ -111,8 +112,13 @@ func (spec *TargetSpec) validate() error {
 		return bad("%w", err)
 	}
 	if r := spec.Redirect; r != nil {
-		if err := checkAddress(r.Address); err != nil {
-			return bad("redirect: %w", err)
+		if len(r.Addresses) == 0 {
+			return bad("redirect: it names no address")
+		}
+		for _, a := range r.Addresses {
+			if err := checkAddress(a); err != nil {
+				return bad("redirect: %w", err)
+			}
 		}
 	}
 	return nil

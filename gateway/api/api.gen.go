@@ -3987,6 +3987,9 @@ type PortalList struct {
 type PortalsInput struct {
 	// Addresses host:port as in /portals; empty: every portal of the node
 	Addresses []string `json:"addresses"`
+
+	// Redirect For initiators without multipath: they are sent to the node that serves the vDisk, also when that changes; absent: as it is. Of a vDisk's own target
+	Redirect *bool `json:"redirect,omitempty"`
 }
 
 // PrepareInput defines model for PrepareInput.
@@ -5077,8 +5080,11 @@ type Target struct {
 	Open bool `json:"open"`
 
 	// Portals Where it is reached
-	Portals  []Portal `json:"portals"`
-	Sessions int      `json:"sessions"`
+	Portals []Portal `json:"portals"`
+
+	// Redirect Initiators that sign in at another node are sent to the one that serves the vDisk
+	Redirect bool `json:"redirect"`
+	Sessions int  `json:"sessions"`
 
 	// Shared Several vDisks may be placed in it
 	Shared bool `json:"shared"`

@@ -27,7 +27,7 @@ func portalsOf(list []iscsi.Portal) []Portal {
 func (s *Server) targetOf(t control.Target, sessions int) Target {
 	out := Target{
 		IQN: t.IQN, Name: t.Name, Shared: t.Shared, LUNs: []TargetLUN{}, Portals: portalsOf(s.opt.Control.TargetPortals(t)),
-		AllPortals: len(t.Access.Portals) == 0, Groups: []TargetGroup{}, ACL: []string{}, Sessions: sessions, Created: t.Created,
+		AllPortals: len(t.Access.Portals) == 0, Redirect: t.Access.Redirect, Groups: []TargetGroup{}, ACL: []string{}, Sessions: sessions, Created: t.Created,
 	}
 	for _, l := range t.LUNs {
 		out.LUNs = append(out.LUNs, TargetLUN{LUN: int(l.Number), VDisk: l.VDisk.Name, VDiskID: l.VDisk.ID, Size: l.VDisk.Size, BlockSize: control.BlockSize(l.VDisk),
@@ -218,7 +218,7 @@ func (s *Server) DeleteTarget(ctx context.Context, r DeleteTargetRequestObject) 
 
 // SetTargetPortals chooses where a target is reached.
 func (s *Server) SetTargetPortals(ctx context.Context, r SetTargetPortalsRequestObject) (SetTargetPortalsResponseObject, error) {
-	t, err := s.opt.Control.SetPortals(ctx, r.IQN, r.Body.Addresses)
+	t, err := s.opt.Control.SetPortals(ctx, r.IQN, r.Body.Addresses, r.Body.Redirect)
 	if err != nil {
 		return nil, err
 	}

@@ -60,6 +60,28 @@ func (c *Controller) ownerGroups(v model.VDisk) iscsi.PortRange {
 	return iscsi.PortRange{First: first, Last: last}
 }
 
+// redirect says where initiators of a target sign in that is reached at the node of its vDisk
+// only; nil: here. Until another node serves a vDisk whose node is lost, nothing else does.
+func (c *Controller) redirect(t Target) *iscsi.Redirect {
+	if !t.Access.Redirect || !c.opt.Paths || len(t.LUNs) != 1 || c.mine(t.LUNs[0].VDisk) {
+		return nil
+	}
+	n, ok := c.model.Node(t.LUNs[0].VDisk.Node)
+	if !ok || n.Slot == 0 {
+		return nil
+	}
+	var at []string
+	for _, a := range n.Portals {
+		if len(t.Access.Portals) == 0 || slices.Contains(t.Access.Portals, a) {
+			at = append(at, a)
+		}
+	}
+	if len(at) == 0 {
+		return nil // its commands are forwarded
+	}
+	return &iscsi.Redirect{Addresses: at}
+}
+
 // maxTargetPortals is what a target of the front end takes.
 const maxTargetPortals = 64
 
@@ -146,8 +168,8 @@ func (c *Controller) followPath(id string, rec model.VDisk, ok bool) {
 	switch {
 	case ok && rec.Shared != nil:
 		c.schedule(ref{"target", rec.Shared.Target}, 0)
-	case !ok || !c.mine(rec):
-		c.schedule(ref{"path", id}, 0)
+	case !ok || !c.mine(rec) || rec.Target != nil && rec.Target.Redirect:
+		c.schedule(ref{"path", id}, 0) // with a redirect also before it is open: no login is sent back
 	}
 }
 

@@ -70,9 +70,17 @@ func exactLocal(p iscsi.Portal) string {
 }
 
 // SetPortals has a target reached through these addresses only; none is every
-// portal of the node and, where every node shows it, of the others.
-func (c *Controller) SetPortals(ctx context.Context, ref string, addresses []string) (Target, error) {
+// portal of the node and, where every node shows it, of the others. redirect, unless nil, says
+// whether initiators are sent to the node that serves the vDisk.
+func (c *Controller) SetPortals(ctx context.Context, ref string, addresses []string, redirect *bool) (Target, error) {
 	return c.changeTarget(ctx, ref, func(t Target, a *model.Target) error {
+		if redirect != nil {
+			if *redirect && t.Shared {
+				return invalid("redirect", t.object(), "publish the vDisk in a target of its own, or use multipath",
+					"vDisks of a shared target may be at several nodes, so there is none to send initiators to")
+			}
+			a.Redirect = *redirect
+		}
 		var here, want []string
 		others := c.otherPortals()
 		whose, hint := "this node", "this node has "

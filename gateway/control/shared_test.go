@@ -139,7 +139,7 @@ func TestRefusedByFrontEnd(t *testing.T) {
 		if _, err := b.CreateGroup(ctx, iqn, "more", GroupChange{}); err == nil {
 			t.Errorf("%s: a group of a target that is not there", iqn)
 		}
-		if _, err := b.SetPortals(ctx, iqn, []string{"10.0.0.1:3260"}); err == nil {
+		if _, err := b.SetPortals(ctx, iqn, []string{"10.0.0.1:3260"}, nil); err == nil {
 			t.Errorf("%s: portals of a target that is not there", iqn)
 		}
 		after, _ := b.FindTarget(iqn)

@@ -211,7 +211,7 @@ func (a away) Submit(op *iscsi.Op) {
 
 // spec is the front end's view of a target.
 func (c *Controller) spec(t Target) (iscsi.TargetSpec, error) {
-	s := iscsi.TargetSpec{Name: t.IQN, Alias: t.Name, Portals: c.targetPortals(t)}
+	s := iscsi.TargetSpec{Name: t.IQN, Alias: t.Name, Portals: c.targetPortals(t), Redirect: c.redirect(t)}
 	present := map[uint16]bool{}
 	for _, l := range t.LUNs {
 		disk := c.unit(t, l.VDisk)

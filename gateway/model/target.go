@@ -17,8 +17,11 @@ type Target struct {
 	Groups []Group `json:"groups,omitempty"` // none: nobody gets in
 	// Portals are the addresses, as initiators are told, through which the target
 	// is reached; empty: every portal of the node.
-	Portals []string  `json:"portals,omitempty"`
-	Created time.Time `json:"created"`
+	Portals []string `json:"portals,omitempty"`
+	// Redirect: initiators sign in where the vDisk is served, and are sent there from
+	// other nodes. For a vDisk's own target.
+	Redirect bool      `json:"redirect,omitempty"`
+	Created  time.Time `json:"created"`
 }
 
 // Group admits initiators to a target.

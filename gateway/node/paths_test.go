@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
+	"os/exec"
 	"sync"
 	"testing"
 
@@ -198,4 +200,139 @@ func TestPathsLoss(t *testing.T) {
 	}
 	c.cut(0, false)
 	one.until("it gave up", func() bool { return one.diskState(id) == "elsewhere" })
+}
+
+// lone is a host without multipath: it knows one portal, goes where it is sent from there, and
+// signs in again when its session ends.
+type lone struct {
+	t    *testing.T
+	o    initiator.Options // Address is the portal that it knows
+	at   string            // where it is signed in
+	s    *initiator.Session
+	sent int // how often it was sent elsewhere
+}
+
+func (l *lone) session() *initiator.Session {
+	l.t.Helper()
+	for l.s == nil {
+		o := l.o
+		s, err := initiator.Dial(l.t.Context(), o)
+		var e *initiator.LoginError
+		if errors.As(err, &e) && e.Status == 0x0101 {
+			l.sent++
+			o.Address = e.Address
+			s, err = initiator.Dial(l.t.Context(), o)
+		}
+		switch {
+		case err == nil:
+			l.s, l.at = s, o.Address
+			l.t.Cleanup(s.Close)
+		case l.t.Context().Err() != nil:
+			l.t.Fatal(err)
+		}
+	}
+	return l.s
+}
+
+// do repeats a command as a host would, on another session where the one that it was on ended.
+func (l *lone) do(cmd func(s *initiator.Session) error) {
+	l.t.Helper()
+	for {
+		err := cmd(l.session())
+		if err == nil {
+			return
+		}
+		if l.t.Context().Err() != nil {
+			l.t.Fatal(err)
+		}
+		var e *initiator.SCSIError
+		switch {
+		case retryable(err):
+		case errors.As(err, &e):
+			l.t.Fatal(err)
+		default:
+			l.s = nil
+		}
+	}
+}
+
+// TestRedirected: hosts that know one portal of a target are sent to the node that serves its
+// vDisk, and again when that changes, with a load that sees no error.
+func TestRedirected(t *testing.T) {
+	c := startMembers(t, 2, true)
+	one, two := c.nodes[0], c.nodes[1]
+	id := one.disk("a", "gold", 1<<30)
+	conn := one.call("POST", "/vdisks/a/publish", map[string]any{"open": true}, 200)
+	text := func(k string) string { return conn[k].(string) }
+	path := "/targets/" + text("iqn") + "/portals"
+	host := func(n *running) *lone {
+		return &lone{t: t, o: initiator.Options{Address: n.portal(), Target: text("iqn"), CHAPUser: text("chapUser"), CHAPSecret: text("chapSecret")}}
+	}
+	// At first a session stays where it signed in.
+	two.until("the target is shown", func() bool {
+		s, err := initiator.Dial(t.Context(), host(two).o)
+		if err == nil {
+			s.Close()
+		}
+		return err == nil
+	})
+	h := host(two)
+	h.do(func(s *initiator.Session) error { return s.Ready(t.Context(), 0) })
+	if h.at != two.portal() {
+		t.Errorf("signed in at %s", h.at)
+	}
+	if got := one.call("PUT", path, map[string]any{"addresses": []string{}, "redirect": true}, 200); got["redirect"] != true {
+		t.Errorf("%v", got)
+	}
+	got, n := make([]byte, 4096), uint64(0)
+	write := func() {
+		n++
+		h.do(func(s *initiator.Session) error { return s.WriteAt(t.Context(), 0, block(n), n%64*8) })
+		h.do(func(s *initiator.Session) error { return s.ReadAt(t.Context(), 0, got, n%64*8) })
+		if !bytes.Equal(got, block(n)) {
+			t.Errorf("block %d does not hold write %d", n%64*8, n)
+		}
+	}
+	for i, to := range []*running{one, two, one} {
+		if i > 0 {
+			c.nodes[i-1].call("POST", "/vdisks/"+id+"/handover", map[string]any{"node": fmt.Sprintf("n%d", i%2+1)}, 202)
+		}
+		to.until("the host is at its node", func() bool {
+			write()
+			return h.at == to.portal() && to.diskState(id) == "running"
+		})
+		sessions := to.call("GET", "/iscsi/sessions", nil, 200)["items"].([]any)
+		if len(sessions) != 1 || sessions[0].(map[string]any)["state"] != "ok" {
+			t.Errorf("sessions there: %v", sessions)
+		}
+	}
+	if h.sent < 2 {
+		t.Errorf("sent elsewhere %d times", h.sent)
+	}
+	// So does an initiator that somebody else wrote.
+	inq, err := exec.LookPath("iscsi-inq")
+	switch {
+	case err == nil:
+		out, err := exec.Command(inq, fmt.Sprintf("iscsi://%s%%%s@%s/%s/0", text("chapUser"), text("chapSecret"), two.portal(), text("iqn"))).CombinedOutput()
+		if err != nil || !bytes.Contains(out, []byte("Peripheral Device Type:DIRECT_ACCESS")) {
+			t.Errorf("libiscsi: %v\n%s", err, out)
+		}
+	case os.Getenv("CI") == "true":
+		t.Error(err)
+	}
+	// What is left out stays; a shared target has no one node.
+	if got := one.call("PUT", path, map[string]any{"addresses": []string{}}, 200); got["redirect"] != true {
+		t.Errorf("%v", got)
+	}
+	one.call("POST", "/targets", map[string]any{"name": "both"}, 201)
+	if got := one.call("PUT", "/targets/both/portals", map[string]any{"addresses": []string{}, "redirect": true}, 400); got["field"] != "redirect" {
+		t.Errorf("of a shared target: %v", got)
+	}
+	one.call("PUT", path, map[string]any{"addresses": []string{}, "redirect": false}, 200)
+	h = host(two)
+	two.until("the session stays at the other node", func() bool {
+		h.s = nil
+		write()
+		return h.at == two.portal()
+	})
 }

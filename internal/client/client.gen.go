@@ -3989,6 +3989,9 @@ type PortalList struct {
 type PortalsInput struct {
 	// Addresses host:port as in /portals; empty: every portal of the node
 	Addresses []string `json:"addresses"`
+
+	// Redirect For initiators without multipath: they are sent to the node that serves the vDisk, also when that changes; absent: as it is. Of a vDisk's own target
+	Redirect *bool `json:"redirect,omitempty"`
 }
 
 // PrepareInput defines model for PrepareInput.
@@ -5079,8 +5082,11 @@ type Target struct {
 	Open bool `json:"open"`
 
 	// Portals Where it is reached
-	Portals  []Portal `json:"portals"`
-	Sessions int      `json:"sessions"`
+	Portals []Portal `json:"portals"`
+
+	// Redirect Initiators that sign in at another node are sent to the one that serves the vDisk
+	Redirect bool `json:"redirect"`
+	Sessions int  `json:"sessions"`
 
 	// Shared Several vDisks may be placed in it
 	Shared bool `json:"shared"`
@@ -8701,7 +8707,7 @@ type ClientInterface interface {
 
 	// SetTargetPortalsWithBody Choose the portals through which a target is reached
 	//
-	// An address that is not a portal of this node is refused; the hint lists those that are.
+	// An address that is not a portal of a node is refused; the hint lists those that are. With `redirect`, initiators that are signed in at other nodes are asked to log out, and come back at the right one.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -8710,7 +8716,7 @@ type ClientInterface interface {
 
 	// SetTargetPortals Choose the portals through which a target is reached
 	//
-	// An address that is not a portal of this node is refused; the hint lists those that are.
+	// An address that is not a portal of a node is refused; the hint lists those that are. With `redirect`, initiators that are signed in at other nodes are asked to log out, and come back at the right one.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -12958,7 +12964,7 @@ func (c *Client) UpdateTargetGroup(ctx context.Context, iqn TargetIQN, group str
 
 // SetTargetPortalsWithBody Choose the portals through which a target is reached
 //
-// An address that is not a portal of this node is refused; the hint lists those that are.
+// An address that is not a portal of a node is refused; the hint lists those that are. With `redirect`, initiators that are signed in at other nodes are asked to log out, and come back at the right one.
 //
 // Takes any type of body and a specified content type.
 //
@@ -12977,7 +12983,7 @@ func (c *Client) SetTargetPortalsWithBody(ctx context.Context, iqn TargetIQN, co
 
 // SetTargetPortals Choose the portals through which a target is reached
 //
-// An address that is not a portal of this node is refused; the hint lists those that are.
+// An address that is not a portal of a node is refused; the hint lists those that are. With `redirect`, initiators that are signed in at other nodes are asked to log out, and come back at the right one.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -28848,7 +28854,7 @@ type ClientWithResponsesInterface interface {
 
 	// SetTargetPortalsWithBodyWithResponse Choose the portals through which a target is reached
 	//
-	// An address that is not a portal of this node is refused; the hint lists those that are.
+	// An address that is not a portal of a node is refused; the hint lists those that are. With `redirect`, initiators that are signed in at other nodes are asked to log out, and come back at the right one.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -28857,7 +28863,7 @@ type ClientWithResponsesInterface interface {
 
 	// SetTargetPortalsWithResponse Choose the portals through which a target is reached
 	//
-	// An address that is not a portal of this node is refused; the hint lists those that are.
+	// An address that is not a portal of a node is refused; the hint lists those that are. With `redirect`, initiators that are signed in at other nodes are asked to log out, and come back at the right one.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -43430,7 +43436,7 @@ func (c *ClientWithResponses) UpdateTargetGroupWithResponse(ctx context.Context,
 
 // SetTargetPortalsWithBodyWithResponse Choose the portals through which a target is reached
 //
-// An address that is not a portal of this node is refused; the hint lists those that are.
+// An address that is not a portal of a node is refused; the hint lists those that are. With `redirect`, initiators that are signed in at other nodes are asked to log out, and come back at the right one.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -43445,7 +43451,7 @@ func (c *ClientWithResponses) SetTargetPortalsWithBodyWithResponse(ctx context.C
 
 // SetTargetPortalsWithResponse Choose the portals through which a target is reached
 //
-// An address that is not a portal of this node is refused; the hint lists those that are.
+// An address that is not a portal of a node is refused; the hint lists those that are. With `redirect`, initiators that are signed in at other nodes are asked to log out, and come back at the right one.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

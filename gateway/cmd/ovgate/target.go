@@ -132,12 +132,13 @@ func (a *app) targetDelete() *cobra.Command {
 }
 
 func (a *app) targetPortalSet() *cobra.Command {
-	var all bool
+	var all, redirect bool
 	cmd := &cobra.Command{
 		Use: "set TARGET ADDRESS...", Short: "Choose the portals of a target, or every portal of the node",
-		Example: "  ovgate target portal set db1 192.0.2.10:3260 [2001:db8::10]:3260\n  ovgate target portal set db1 --all",
+		Example: "  ovgate target portal set db1 192.0.2.10:3260 [2001:db8::10]:3260\n  ovgate target portal set db1 --all\n  ovgate target portal set db1 --all --redirect",
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "every portal of the node, also later ones")
+	cmd.Flags().BoolVar(&redirect, "redirect", false, "send initiators to the node that serves the vDisk, for those without multipath; --redirect=false ends that (default as it is)")
 	cmd.Args = func(_ *cobra.Command, args []string) error {
 		if len(args) == 0 {
 			return usagef("target portal set: TARGET is missing")
@@ -152,7 +153,11 @@ func (a *app) targetPortalSet() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		t, err := client.Get[client.Target](api.SetTargetPortals(ctx, iqn, client.PortalsInput{Addresses: append([]string{}, args[1:]...)}))
+		in := client.PortalsInput{Addresses: append([]string{}, args[1:]...)}
+		if cmd.Flags().Changed("redirect") {
+			in.Redirect = &redirect
+		}
+		t, err := client.Get[client.Target](api.SetTargetPortals(ctx, iqn, in))
 		if err != nil {
 			return err
 		}
@@ -245,9 +250,11 @@ func (a *app) printTarget(t client.Target) error {
 	if !t.AllPortals && len(t.Portals) == 0 {
 		portals = "none of this node"
 	}
-	rows = append(rows,
-		[]string{"portals", portals},
-		[]string{"open", yesNo(t.Open)})
+	rows = append(rows, []string{"portals", portals})
+	if t.Redirect {
+		rows = append(rows, []string{"redirect", "initiators are sent to the node that serves the vDisk"})
+	}
+	rows = append(rows, []string{"open", yesNo(t.Open)})
 	for _, g := range t.Groups {
 		rows = append(rows, []string{"group " + g.Name, groupText(g)})
 		for _, name := range g.Initiators {

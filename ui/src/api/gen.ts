@@ -1876,6 +1876,8 @@ export type PortalList = {
 export type PortalsInput = {
   /** host:port as in /portals; empty: every portal of the node */
   "addresses": Array<string>;
+  /** For initiators without multipath: they are sent to the node that serves the vDisk, also when that changes; absent: as it is. Of a vDisk's own target */
+  "redirect"?: boolean;
 };
 export type PrepareInput = {
   /** Name or managed object id; of an ESXi host alone it may be left out */
@@ -2596,6 +2598,8 @@ export type Target = {
   "open": boolean;
   /** Where it is reached */
   "portals": Array<Portal>;
+  /** Initiators that sign in at another node are sent to the one that serves the vDisk */
+  "redirect": boolean;
   "sessions": number;
   /** Several vDisks may be placed in it */
   "shared": boolean;

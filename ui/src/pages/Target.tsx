@@ -82,6 +82,7 @@ function Portals({ target: t }: { target: Target }) {
     <span class="row">
       {t.portals.map((p) => p.address).join(", ") || msg`none of this node`}
       {t.allPortals && <span class="muted">{msg`all of the node`}</span>}
+      {t.redirect && <span class="muted">{msg`hosts are sent to the node that serves the vDisk`}</span>}
       <Button small needs="write" label={msg`Change portals of ${t.name}`} onClick={() => setOpen(true)}>
         {msg`Change`}
       </Button>

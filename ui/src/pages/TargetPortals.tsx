@@ -17,6 +17,7 @@ export function TargetPortalsDialog({ target: t, onClose }: { target: Target; on
   const portals = usePortals();
   const [all, setAll] = useState(t.allPortals);
   const [chosen, setChosen] = useState<ReadonlySet<string>>(new Set(t.portals.map((p) => p.address)));
+  const [redirect, setRedirect] = useState(t.redirect);
   const [tried, setTried] = useState(false);
   const none = !all && chosen.size === 0;
   const save = async () => {
@@ -24,7 +25,7 @@ export function TargetPortalsDialog({ target: t, onClose }: { target: Target; on
     if (none) {
       return;
     }
-    await call("PUT /targets/{iqn}/portals", { path: { iqn: t.iqn }, body: { addresses: all ? [] : [...chosen] } });
+    await call("PUT /targets/{iqn}/portals", { path: { iqn: t.iqn }, body: { addresses: all ? [] : [...chosen], redirect } });
     toast("ok", msg`The portals of ${t.name} are set`);
     reload("target:", "targets?");
     onClose();
@@ -56,6 +57,11 @@ export function TargetPortalsDialog({ target: t, onClose }: { target: Target; on
             </fieldset>
           )}
         </Load>
+      )}
+      {!t.shared && (
+        <CheckField name="redirect" checked={redirect} onValue={setRedirect}>
+          {msg`Hosts have no multipath: send them to the node that serves the vDisk`}
+        </CheckField>
       )}
       {tried && none && <Notice tone="bad" alert>{msg`Choose a portal: without one no host reaches the target.`}</Notice>}
     </FormDialog>
