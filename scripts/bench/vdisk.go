@@ -226,10 +226,9 @@ func (b *vdiskBench) close(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// commit puts what was written on the backend, so that its upload is not in the next
-// step.
+// commit puts what steps wrote on the backend, so that its upload is not in the next one.
 func (b *vdiskBench) commit(ctx context.Context) error {
-	vols := append([]vol{b.main.(vol)}, b.many.vols...)
+	vols := append([]vol{b.main.(vol), {b.order.now.Load()}, {b.inMem.now.Load()}}, b.many.vols...)
 	errs := make([]error, len(vols))
 	var wg sync.WaitGroup
 	for i, v := range vols {
@@ -240,7 +239,10 @@ func (b *vdiskBench) commit(ctx context.Context) error {
 }
 
 // warm reads all of the cached vDisk, twice: the second reads of a group load it.
-func (b *vdiskBench) warm(context.Context) error {
+func (b *vdiskBench) warm(ctx context.Context) error {
+	if err := b.commit(ctx); err != nil {
+		return err
+	}
 	buf := make([]byte, mib)
 	for i := int64(0); i < 2*cachedSize; i += mib {
 		if _, err := b.cached.ReadAt(buf, i%cachedSize); err != nil {
@@ -250,9 +252,19 @@ func (b *vdiskBench) warm(context.Context) error {
 	return nil
 }
 
+// fresh replaces a vDisk in order by an empty one, once nothing else is under way.
+func (b *vdiskBench) fresh(o *ordered) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if err := b.commit(ctx); err != nil {
+			return err
+		}
+		return o.fresh(ctx)
+	}
+}
+
 // unread makes a vDisk in order whose data are on the backend and nowhere else.
 func (b *vdiskBench) unread(ctx context.Context) error {
-	if err := b.order.fresh(ctx); err != nil {
+	if err := b.fresh(b.order)(ctx); err != nil {
 		return err
 	}
 	if err := fill(b.order, orderedSize); err != nil {
@@ -311,7 +323,6 @@ func measureVDisk(ctx context.Context, o options, dir string, r *results) (err e
 
 // steps of the set.
 func (b *vdiskBench) steps(d *raw) []step {
-	none := func(context.Context) error { return nil }
 	k := func(s string) string { return vdiskPrefix + s }
 	durable := onDisk(k("write-qd32"), work{name: "vdisk write", write: true, depth: 32, minBytes: 4 * quota}, b.main, engineSize, b.commit)
 	durable.pid = os.Getpid()
@@ -319,19 +330,19 @@ func (b *vdiskBench) steps(d *raw) []step {
 	orderedWrite := inOrder
 	orderedWrite.write = true
 	return []step{
-		onDisk(k("raw-append-dsync-qd1"), work{name: "raw append", write: true, depth: 1}, appender{d}, appendSize, none),
-		onDisk(k("raw-write-qd128"), work{name: "raw write", write: true, depth: 128}, d.random, rawSize, none),
-		onDisk(k("raw-read-qd32"), work{name: "raw read", depth: 32}, d.random, rawSize, none),
-		onDisk(k("raw-ordered-write"), orderedWrite, d.random, rawSize, none),
-		onDisk(k("raw-ordered-write-dsync"), orderedWrite, d.sync, appendSize, none),
-		onDisk(k("raw-ordered-read"), inOrder, d.random, rawSize, none),
+		onDisk(k("raw-append-dsync-qd1"), work{name: "raw append", write: true, depth: 1}, appender{d}, appendSize, b.commit),
+		onDisk(k("raw-write-qd128"), work{name: "raw write", write: true, depth: 128}, d.random, rawSize, b.commit),
+		onDisk(k("raw-read-qd32"), work{name: "raw read", depth: 32}, d.random, rawSize, b.commit),
+		onDisk(k("raw-ordered-write"), orderedWrite, d.random, rawSize, b.commit),
+		onDisk(k("raw-ordered-write-dsync"), orderedWrite, d.sync, appendSize, b.commit),
+		onDisk(k("raw-ordered-read"), inOrder, d.random, rawSize, b.commit),
 		durable,
 		onDisk(k("write-qd100"), work{name: "vdisk write", write: true, depth: manyDisks, minBytes: 4 * quota}, b.main, engineSize, b.commit),
 		onDisk(k("write-qd128"), work{name: "vdisk write", write: true, depth: 128, minBytes: 4 * quota}, b.main, engineSize, b.commit),
 		onDisk(k("many-write-qd1"), work{name: "vdisks write", write: true, depth: manyDisks, minBytes: 4 * quota}, b.many, engineSize/manyDisks>>20<<20, b.commit),
 		onDisk(k("cached-read-qd32"), work{name: "cached read", depth: 32}, b.cached, cachedSize, b.warm),
-		onDisk(k("ordered-write-disk"), orderedWrite, b.order, orderedSize, b.order.fresh),
-		onDisk(k("ordered-write-memory"), orderedWrite, b.inMem, orderedSize, b.inMem.fresh),
+		onDisk(k("ordered-write-disk"), orderedWrite, b.order, orderedSize, b.fresh(b.order)),
+		onDisk(k("ordered-write-memory"), orderedWrite, b.inMem, orderedSize, b.fresh(b.inMem)),
 		onDisk(k("ordered-read"), inOrder, b.order, orderedSize, b.unread),
 	}
 }
