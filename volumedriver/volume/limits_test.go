@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"math"
 	"runtime"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -762,6 +764,107 @@ func TestFullSoon(t *testing.T) {
 	mustCommit(t, v)
 	wantVersion(t, v, 0, 6)
 	wantVersion(t, v, block, 0)
+}
+
+// scarceStore refuses SCOs: for lack of space, for another reason, or once room is used up.
+type scarceStore struct {
+	backend.Store
+	mu     sync.Mutex
+	err    error // of every SCO; nil: they are taken while there is room
+	room   int
+	tries  int
+	oldest string   // of those refused for lack of space
+	took   []string // since there is room
+}
+
+func (s *scarceStore) Put(ctx context.Context, name string, b []byte) error {
+	if !strings.Contains(name, "/sco/") {
+		return s.Store.Put(ctx, name, b)
+	}
+	s.mu.Lock()
+	s.tries++
+	err := s.err
+	switch {
+	case errors.Is(err, backend.ErrFull):
+		if s.oldest == "" || name < s.oldest {
+			s.oldest = name
+		}
+	case err == nil && s.room == 0:
+		err = backend.ErrFull
+	case err == nil:
+		s.room--
+		s.took = append(s.took, name)
+	}
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return s.Store.Put(ctx, name, b)
+}
+
+func (s *scarceStore) set(err error, room int) (tries int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err, s.room = err, room
+	return s.tries
+}
+
+// TestFullInOrder: what space there is goes to the oldest SCOs, one after the other, also when the
+// backend answered otherwise after it was full: those behind them would free no journal.
+func TestFullInOrder(t *testing.T) {
+	w := newWorld(42)
+	w.opts.JournalBytes = 512 << 20
+	w.opts.ChunkBytes = 16 << 20
+	w.opts.Clock = fastClock{time.Now(), 20}
+	w.settings.StallTimeout = time.Hour
+	s := &scarceStore{err: backend.ErrFull}
+	w.wrapStore = func(b backend.Store) (backend.Store, error) { s.Store = b; return s, nil }
+	n := w.mustStart(t)
+	defer n.kill()
+	n.create(testID(1), 256<<20)
+	v := n.open(testID(1))
+	const block = 1 << 20
+	var err error
+	i := int64(0)
+	for ; err == nil && i < 200; i++ {
+		off := i * block
+		err = v.WriteAt(t.Context(), versions(off, block, func(int64) uint32 { return 5 }), off)
+	}
+	if !errors.Is(err, backend.ErrFull) {
+		t.Fatalf("write %d: %v", i, err)
+	}
+	until := func(what string, done func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(hangLimit); ; runtime.Gosched() {
+			s.mu.Lock()
+			ok := done()
+			s.mu.Unlock()
+			if ok {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("never %s: %+v", what, v.Stats())
+			}
+		}
+	}
+	tries := s.set(errors.New("something else"), 0)
+	until("tried again", func() bool { return s.tries >= tries+4 })
+	const room = uploadWindow
+	s.set(nil, room)
+	until("taken", func() bool { return len(s.took) == room })
+	if !slices.IsSorted(s.took) || s.took[0] != s.oldest {
+		t.Errorf("space went to %v, the oldest is %s", s.took, s.oldest)
+	}
+	until("committed", func() bool { return v.up.committed.Load() > 0 })
+	s.set(nil, 1000)
+	for deadline := time.Now().Add(hangLimit); v.WriteAt(t.Context(), versions(0, block, func(int64) uint32 { return 6 }), 0) != nil; {
+		if time.Now().After(deadline) {
+			t.Fatalf("no write although there is space: %+v", v.Stats())
+		}
+	}
+	mustCommit(t, v)
+	wantVersion(t, v, 0, 6)
+	wantVersion(t, v, block, 5)
 }
 
 // TestStarvedOfChunks: a vDisk that finds all chunks in use by another one, which has no

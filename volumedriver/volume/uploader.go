@@ -78,8 +78,11 @@ type uploader struct {
 	noRoom   trouble
 	full     error // why the newest object was refused, if that is for lack of space
 	fullSize int   // of that object
-	flying   int
-	doomed   []string // condemned by a committed head (scrub) and not deleted yet
+	// inOrder is how many SCOs are uploaded one after the other before several go at once again:
+	// the backend refused one for lack of space, and heads are committed in order.
+	inOrder int
+	flying  int
+	doomed  []string // condemned by a committed head (scrub) and not deleted yet
 }
 
 // headRequest asks for a head commit.
@@ -397,7 +400,7 @@ func (u *uploader) upload(b *batch) {
 	var footer *sco.Footer
 	var size int64
 	if u.persist(func(ctx context.Context) error {
-		if err := u.fullError(); err != nil && !u.first(b) {
+		if err := u.behind(); err != nil && !u.first(b) {
 			return err
 		}
 		obj, f, err := v.buildSCO(b)
@@ -408,6 +411,7 @@ func (u *uploader) upload(b *batch) {
 		}
 		footer, size = f, int64(len(obj))
 		err = u.put(ctx, scoName(v.id, v.this, b.number), obj)
+		u.order(err)
 		if err == nil { // else a store may be reading it still
 			v.keepWritten(b.number, obj, f)
 			v.host.reuse(obj)
@@ -425,6 +429,34 @@ func (u *uploader) upload(b *batch) {
 	u.flying--
 	u.mu.Unlock()
 	u.start() // here too: a commit may take the uploader's goroutine long
+}
+
+// errBehind is why a batch waits once a backend that was full takes data again.
+var errBehind = errors.New("the backend was full: objects are stored one after the other for now")
+
+// behind says why only the oldest batch is uploaded; nil: all are.
+func (u *uploader) behind() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	switch {
+	case u.inOrder == 0:
+		return nil
+	case u.full != nil:
+		return u.full
+	}
+	return errBehind
+}
+
+// order takes what came of an SCO. Any other error than lack of space says nothing of the space.
+func (u *uploader) order(err error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	switch {
+	case errors.Is(err, backend.ErrFull):
+		u.inOrder = 2 * uploadWindow
+	case err == nil && u.inOrder > 0:
+		u.inOrder--
+	}
 }
 
 // first tells whether a batch is the oldest that is not on the backend. It gets what space
