@@ -695,6 +695,35 @@ func TestFullBackend(t *testing.T) {
 	}
 }
 
+// block is what is written to a vDisk whose backend gets full, in bytes.
+const block = 1 << 20
+
+// writeUntilFull writes version 5 to one block after the other until that is refused.
+func writeUntilFull(t *testing.T, v *Volume) {
+	t.Helper()
+	var err error
+	i := int64(0)
+	for ; err == nil && i < 200; i++ {
+		off := i * block
+		err = v.WriteAt(t.Context(), versions(off, block, func(int64) uint32 { return 5 }), off)
+	}
+	if !errors.Is(err, ErrStalled) || !errors.Is(err, backend.ErrFull) {
+		t.Fatalf("write %d: %v", i, err)
+	}
+}
+
+// writeAgain writes version 6 to the first block once there is space, and commits it.
+func writeAgain(t *testing.T, v *Volume) {
+	t.Helper()
+	for deadline := time.Now().Add(hangLimit); v.WriteAt(t.Context(), versions(0, block, func(int64) uint32 { return 6 }), 0) != nil; {
+		if time.Now().After(deadline) {
+			t.Fatalf("no write although there is space: %+v", v.Stats())
+		}
+	}
+	mustCommit(t, v)
+	wantVersion(t, v, 0, 6)
+}
+
 // TestFullSoon: the writer is told that the backend is full long before stall_timeout,
 // whatever else the backend answers meanwhile; what is discarded is taken; and a delete
 // makes space although there is none for word of it.
@@ -720,15 +749,7 @@ func TestFullSoon(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.be.SetCapacity(total - free)
-	const block = 1 << 20
-	i := int64(0)
-	for ; err == nil && i < 200; i++ {
-		off := i * block
-		err = v.WriteAt(t.Context(), versions(off, block, func(int64) uint32 { return 5 }), off)
-	}
-	if !errors.Is(err, ErrStalled) || !errors.Is(err, backend.ErrFull) {
-		t.Fatalf("write %d: %v", i, err)
-	}
+	writeUntilFull(t, v)
 	for off := range int64(8) {
 		if err := v.Unmap(t.Context(), off*block, block); err != nil {
 			t.Errorf("unmap %d: %v", off, err)
@@ -756,13 +777,7 @@ func TestFullSoon(t *testing.T) {
 		runtime.Gosched()
 	}
 	w.be.SetCapacity(total)
-	for deadline := time.Now().Add(hangLimit); v.WriteAt(t.Context(), versions(0, block, func(int64) uint32 { return 6 }), 0) != nil; {
-		if time.Now().After(deadline) {
-			t.Fatalf("no write although there is space: %+v", v.Stats())
-		}
-	}
-	mustCommit(t, v)
-	wantVersion(t, v, 0, 6)
+	writeAgain(t, v)
 	wantVersion(t, v, block, 0)
 }
 
@@ -823,16 +838,7 @@ func TestFullInOrder(t *testing.T) {
 	defer n.kill()
 	n.create(testID(1), 256<<20)
 	v := n.open(testID(1))
-	const block = 1 << 20
-	var err error
-	i := int64(0)
-	for ; err == nil && i < 200; i++ {
-		off := i * block
-		err = v.WriteAt(t.Context(), versions(off, block, func(int64) uint32 { return 5 }), off)
-	}
-	if !errors.Is(err, backend.ErrFull) {
-		t.Fatalf("write %d: %v", i, err)
-	}
+	writeUntilFull(t, v)
 	until := func(what string, done func() bool) {
 		t.Helper()
 		for deadline := time.Now().Add(hangLimit); ; runtime.Gosched() {
@@ -857,13 +863,7 @@ func TestFullInOrder(t *testing.T) {
 	}
 	until("committed", func() bool { return v.up.committed.Load() > 0 })
 	s.set(nil, 1000)
-	for deadline := time.Now().Add(hangLimit); v.WriteAt(t.Context(), versions(0, block, func(int64) uint32 { return 6 }), 0) != nil; {
-		if time.Now().After(deadline) {
-			t.Fatalf("no write although there is space: %+v", v.Stats())
-		}
-	}
-	mustCommit(t, v)
-	wantVersion(t, v, 0, 6)
+	writeAgain(t, v)
 	wantVersion(t, v, block, 5)
 }
 

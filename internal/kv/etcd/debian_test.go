@@ -129,20 +129,6 @@ func (d *debian) options(prefix string) etcd.Options {
 	return etcd.Options{Endpoints: []string{d.endpoint}, Prefix: prefix, TLS: d.tls, User: "ovgate", Password: debianPassword}
 }
 
-func (d *debian) open(t *testing.T, prefix string) kv.Store {
-	t.Helper()
-	s, err := etcd.Open(t.Context(), d.options(prefix))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
-}
-
 // TestDebian: what a store has to do works with the etcd that distributions have, as a user who may
 // use nothing but the store's own keys.
 func TestDebian(t *testing.T) {
@@ -152,7 +138,7 @@ func TestDebian(t *testing.T) {
 	prefixes := map[kv.Store]string{}
 	kvtest.Run(t, func(t *testing.T) kv.Store {
 		prefix := fmt.Sprintf("%s%d/", debianPrefix, n.Add(1))
-		s := d.open(t, prefix)
+		s := openWith(t, d.options(prefix))
 		prefixes[s] = prefix
 		return s
 	}, kvtest.Options{
@@ -171,7 +157,7 @@ func TestDebian(t *testing.T) {
 			}
 			d.stop()
 			d.start()
-			return d.open(t, prefixes[s])
+			return openWith(t, d.options(prefixes[s]))
 		},
 	})
 }

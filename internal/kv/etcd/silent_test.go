@@ -145,9 +145,14 @@ func (a *apart) signal(t *testing.T, i int, s syscall.Signal) {
 
 func openAt(t testing.TB, prefix string, endpoints ...string) *etcd.Store {
 	t.Helper()
+	return openWith(t, etcd.Options{Endpoints: endpoints, Prefix: prefix})
+}
+
+func openWith(t testing.TB, o etcd.Options) *etcd.Store {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	s, err := etcd.Open(ctx, etcd.Options{Endpoints: endpoints, Prefix: prefix})
+	s, err := etcd.Open(ctx, o)
 	if err != nil {
 		t.Fatal(err)
 	}
