@@ -85,21 +85,18 @@ func (d *debian) start() {
 	if err := d.cmd.Start(); err != nil {
 		d.t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(d.t.Context(), time.Minute)
-	defer cancel()
-	c, err := clientv3.New(clientv3.Config{Endpoints: []string{d.endpoint}, TLS: d.tls, Logger: zap.NewNop()})
-	if err == nil {
-		defer c.Close()
-		for {
-			if _, err = c.Status(ctx, d.endpoint); err == nil || ctx.Err() != nil {
-				break
-			}
+	d.t.Cleanup(func() {
+		if out, _ := os.ReadFile(log.Name()); d.t.Failed() {
+			d.t.Logf("log of Debian's etcd:\n%s", out)
 		}
-	}
-	if err != nil {
-		out, _ := os.ReadFile(log.Name())
-		d.t.Fatalf("Debian's etcd does not serve: %v\n%s", err, out)
-	}
+	})
+	c := d.client("", "")
+	until(d.t, "Debian's etcd serves", func() bool {
+		ctx, cancel := context.WithTimeout(d.t.Context(), limit)
+		defer cancel()
+		_, err := c.Status(ctx, d.endpoint)
+		return err == nil
+	})
 }
 
 func (d *debian) stop() {
