@@ -865,6 +865,9 @@ func TestFullInOrder(t *testing.T) {
 	s.set(nil, 1000)
 	writeAgain(t, v)
 	wantVersion(t, v, block, 5)
+	if err := v.up.behind(); err != nil {
+		t.Errorf("everything is stored: %v", err)
+	}
 }
 
 // TestStarvedOfChunks: a vDisk that finds all chunks in use by another one, which has no

@@ -78,8 +78,9 @@ type uploader struct {
 	noRoom   trouble
 	full     error // why the newest object was refused, if that is for lack of space
 	fullSize int   // of that object
-	// inOrder is how many SCOs are uploaded one after the other before several go at once again:
-	// the backend refused one for lack of space, and heads are committed in order.
+	// inOrder is how many SCOs are uploaded one after the other before several go at once again,
+	// unless none is left before: the backend refused one for lack of space, and heads are
+	// committed in order.
 	inOrder int
 	flying  int
 	doomed  []string // condemned by a committed head (scrub) and not deleted yet
@@ -426,7 +427,9 @@ func (u *uploader) upload(b *batch) {
 	defer v.mapMu.Unlock()
 	b.footer, b.object, b.done = footer, size, true
 	u.mu.Lock()
-	u.flying--
+	if u.flying--; u.flying == 0 {
+		u.inOrder = 0 // nobody waits for space
+	}
 	u.mu.Unlock()
 	u.start() // here too: a commit may take the uploader's goroutine long
 }
