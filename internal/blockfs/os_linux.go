@@ -123,10 +123,11 @@ func (o *osFS) Open(name string, flag Flag) (File, error) {
 	if err == nil && info.IsDir() {
 		err = &fs.PathError{Op: "open", Path: p, Err: syscall.EISDIR}
 	}
-	if err != nil {
+	raw, rerr := f.SyscallConn()
+	if err = errors.Join(err, rerr); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return &osFile{f: f, aligned: flag&Direct != 0, direct: mode & syscall.O_DIRECT}, nil
+	return &osFile{f: f, aligned: flag&Direct != 0, direct: mode & syscall.O_DIRECT, raw: raw}, nil
 }
 
 func (o *osFS) Remove(name string) error {
@@ -311,6 +312,7 @@ type osFile struct {
 	f       *os.File
 	aligned bool // opened with Direct: alignment is checked whether honoured or not
 	direct  int  // O_DIRECT when honoured, else 0
+	raw     syscall.RawConn
 }
 
 var _ File = (*osFile)(nil)
@@ -321,6 +323,11 @@ func (f *osFile) ReadAt(p []byte, off int64) (int, error) {
 	}
 	if err := checkAligned(f.f.Name(), p, off); err != nil {
 		return 0, err
+	}
+	alone := brief.enter()
+	defer brief.leave()
+	if alone && f.direct != 0 && len(p) > 0 && brief.try(f.raw, p, off) {
+		return len(p), nil
 	}
 	n, err := f.f.ReadAt(p, off)
 	// A file that ends inside a block gives a short read; os.File then asks for
