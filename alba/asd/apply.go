@@ -38,6 +38,8 @@ type plan struct {
 	large   []int   // the updates whose values are extents
 	sets    bool
 	inline  int64 // bytes for the index
+	// replaced are the keys whose values were extents.
+	replaced []string
 }
 
 // Apply implements osd.OSD.
@@ -364,6 +366,7 @@ func (s *Store) submit(b *pebble.Batch, p *plan) (freed []extent, n uint64, err 
 			return nil, 0, err
 		}
 		if found && e.kind == kindExtent {
+			p.replaced = append(p.replaced, string(u.Key))
 			freed = append(freed, e.extent)
 			err = b.Delete(e.extent.key(), nil)
 		}
@@ -379,6 +382,9 @@ func (s *Store) submit(b *pebble.Batch, p *plan) (freed []extent, n uint64, err 
 		return nil, 0, err
 	}
 	s.applies = n
+	if len(p.replaced) > 0 {
+		defer s.entries.Change(p.replaced...)()
+	}
 	if err := s.db.ApplyNoSyncWait(b, pebble.Sync); err != nil {
 		s.fail(fmt.Errorf("index: %w", err))
 		return nil, 0, s.failed()

@@ -65,22 +65,12 @@ func (s *Store) Read(ctx context.Context, key []byte, off int64, p []byte, prio 
 	if err := osd.ValidKey(key); err != nil {
 		return s.wrap(err)
 	}
-	var found entry
-	err = s.lookup(s.db, key, func(e *entry) error {
-		if e == nil {
-			return fmt.Errorf("key %q: %w", key, osd.ErrNotExist)
-		}
-		if size := int64(e.length); off < 0 || off > size || int64(len(p)) > size-off {
-			return fmt.Errorf("key %q: %w: %d bytes from %d of %d", key, osd.ErrRange, len(p), off, size)
-		}
-		if e.kind == kindInline {
-			found = *e
-			copy(p, e.inline[off:])
-			return s.verifyInline(key, e)
-		}
-		found = e.keep()
-		return nil
-	})
+	found, known := s.entries.Get(string(key))
+	if known {
+		err = found.covers(key, off, len(p))
+	} else {
+		found, err = s.find(key, off, p)
+	}
 	if err == nil && found.kind == kindExtent {
 		err = s.readExtent(ctx, key, &found, off, p, how{verify: prio&osd.Unverified == 0})
 	}
@@ -88,6 +78,37 @@ func (s *Store) Read(ctx context.Context, key []byte, off int64, p []byte, prio 
 		s.stats.readBytes.Add(uint64(len(p)))
 	}
 	return s.wrap(err)
+}
+
+// find looks for an entry in the index, and copies what is asked for where that has it inline.
+// Entries of extents are remembered (A8).
+func (s *Store) find(key []byte, off int64, p []byte) (found entry, err error) {
+	token := s.entries.Token()
+	err = s.lookup(s.db, key, func(e *entry) error {
+		if e == nil {
+			return fmt.Errorf("key %q: %w", key, osd.ErrNotExist)
+		}
+		if err := e.covers(key, off, len(p)); err != nil {
+			return err
+		}
+		if e.kind == kindInline {
+			found = *e
+			copy(p, e.inline[off:])
+			return s.verifyInline(key, e)
+		}
+		found = e.keep()
+		s.entries.Put(string(key), found, int64(len(key)+len(found.blocks)+entryOverhead), token)
+		return nil
+	})
+	return found, err
+}
+
+// covers tells whether n bytes from off are within the value.
+func (e *entry) covers(key []byte, off int64, n int) error {
+	if size := int64(e.length); off < 0 || off > size || int64(n) > size-off {
+		return fmt.Errorf("key %q: %w: %d bytes from %d of %d", key, osd.ErrRange, n, off, size)
+	}
+	return nil
 }
 
 // keep returns an entry of an extent that outlives the index's buffer.

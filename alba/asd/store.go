@@ -44,6 +44,8 @@
 //	    disk that is full fails a write of an extent with osd.ErrFull instead.
 //	A7  A directory is taken for a device only by its identity file; a new one is
 //	    made only in an empty directory. File and index agree on the identity.
+//	A8  An entry that is remembered is that of the index: it is forgotten before the batch
+//	    that replaces it is committed, by whoever commits.
 //
 // It does not lock the directory against a second process. A call whose ctx ends
 // finishes the transfer or the sync that it has begun: file I/O cannot be taken
@@ -68,6 +70,7 @@ import (
 	"github.com/openvstorage/ovgate/alba/osd"
 	"github.com/openvstorage/ovgate/internal/blockfs"
 	"github.com/openvstorage/ovgate/internal/clock"
+	"github.com/openvstorage/ovgate/internal/lru"
 )
 
 // inlineMax is the size from which a value is an extent, in bytes. Below it the
@@ -76,10 +79,20 @@ const inlineMax = 16 << 10
 
 // Defaults of Options. A node runs six devices in one small process.
 const (
-	defaultCacheBytes    = 8 << 20
+	defaultCacheBytes    = 32 << 20
 	defaultMemTableBytes = 4 << 20
 	defaultLimitPercent  = 99
 )
+
+// Entries that were read lately are remembered: to find one in the index takes longer than a
+// piece of 4 KiB takes to cross the network.
+const (
+	entriesBytes  = 4 << 20
+	entryOverhead = 250 // what one takes besides its key and its checksums, in bytes
+)
+
+// memTables is how many tables of changes there are at most before writes wait.
+const memTables = 3
 
 // indexOpenFiles bounds the files that pebble keeps open: at 2 MiB and more each
 // that is the index of a large device.
@@ -101,7 +114,8 @@ type Options struct {
 	// LimitPercent is how much of the capacity sets may use; 0 means 99. The rest
 	// lets a full device delete.
 	LimitPercent int
-	// CacheBytes is the size of the index's block cache; 0 means 8 MiB.
+	// CacheBytes is the size of the index's block cache; 0 means 32 MiB: where the blocks of
+	// a device with 10 million fragments are, and their filters.
 	CacheBytes int64
 	// MemTableBytes is how much of the index's changes is collected before they
 	// are written out as a table; 0 means 4 MiB. Up to three times that is in memory.
@@ -162,6 +176,7 @@ type Store struct {
 	damagedIndex atomic.Bool
 	blobs        *blobs
 	readers      *readers
+	entries      *lru.Cache[string, entry] // of extents, by key (A8)
 	pools        pools
 	gate         *gate
 	fault        atomic.Pointer[Fault]
@@ -213,7 +228,7 @@ func open(fsys blockfs.FS, opts Options) (*Store, error) {
 	}
 	s := &Store{
 		opts: opts, fs: fsys, id: id, run: hex.EncodeToString(run[:]),
-		readers: newReaders(), pools: newPools(), gate: newGate(opts.Clock), idle: make(chan struct{}),
+		readers: newReaders(), entries: lru.New[string, entry](entriesBytes), pools: newPools(), gate: newGate(opts.Clock), idle: make(chan struct{}),
 	}
 	s.fault.Store(&Fault{})
 	err = s.start(making)
@@ -258,10 +273,11 @@ func (s *Store) start(making bool) error {
 
 func (s *Store) pebbleOptions(making bool) *pebble.Options {
 	o := &pebble.Options{
-		FS:                          s.index,
-		CacheSize:                   s.opts.CacheBytes,
+		FS: s.index,
+		// What is collected is taken from the cache.
+		CacheSize:                   s.opts.CacheBytes + memTables*s.opts.MemTableBytes,
 		MemTableSize:                uint64(s.opts.MemTableBytes),
-		MemTableStopWritesThreshold: 3,
+		MemTableStopWritesThreshold: memTables,
 		MaxOpenFiles:                indexOpenFiles,
 		// Pinned, so that a later pebble does not change the format by itself.
 		FormatMajorVersion: pebble.FormatWALSyncChunks,

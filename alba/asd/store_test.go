@@ -89,9 +89,12 @@ func (s *Store) mustHold(t testing.TB, key string, want []byte) {
 func checkSpace(t testing.TB, s *Store) {
 	t.Helper()
 	want := map[extent]bool{}
-	scan(t, s, spaceValues, func(_, v []byte) {
+	scan(t, s, spaceValues, func(k, v []byte) {
 		e, err := decodeEntry(v)
 		must(t, err)
+		if known, ok := s.entries.Get(string(k[1:])); ok && (known.extent != e.extent || known.kind != e.kind || !bytes.Equal(known.blocks, e.blocks)) {
+			t.Fatalf("%q: remembered is %v, the index has %v", k[1:], known.extent, e.extent) // A8
+		}
 		if e.kind == kindExtent {
 			want[e.extent] = true
 		}
@@ -237,6 +240,72 @@ func TestLargestValue(t *testing.T) {
 	if len(s.blobs.files) != 1 {
 		t.Fatal("an empty container stays")
 	}
+	must(t, s.Close())
+}
+
+// TestRemembered: an entry that was read is not read again from the index, and never outlives
+// what it says (A8), beside a writer whose space is used again at once too.
+func TestRemembered(t *testing.T) {
+	s := mustOpen(t, blockfs.NewMem())
+	const size = 2 * osd.Block
+	value := func(version byte) []byte { return bytes.Repeat([]byte{version}, size) }
+	read := func(p []byte) error { return s.Read(t.Context(), []byte("k"), osd.Block, p, osd.High) }
+	p := make([]byte, 4096)
+
+	s.set(t, "k", value(1))
+	for range 2 {
+		must(t, read(p))
+	}
+	if _, ok := s.entries.Get("k"); !ok || !bytes.Equal(p, value(1)[:len(p)]) {
+		t.Fatal("not remembered, or wrong")
+	}
+	mustBe(t, "beyond the end", read(make([]byte, osd.Block+1)), osd.ErrRange)
+	s.set(t, "k", value(2))
+	if must(t, read(p)); p[0] != 2 {
+		t.Fatalf("version %d after 2 was set", p[0])
+	}
+	s.set(t, "k", []byte("small")) // inline
+	mustBe(t, "beyond the end of the small one", read(p), osd.ErrRange)
+	s.set(t, "k", value(3))
+	must(t, read(p))
+	s.delete(t, "k")
+	mustBe(t, "deleted", read(p), osd.ErrNotExist)
+
+	var wrote atomic.Uint32 // the last that was acknowledged
+	s.set(t, "k", value(0))
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for v := range byte(200) {
+			if err := s.Apply(context.Background(), nil, []osd.Update{osd.Set([]byte("k"), value(v))}, osd.High); err != nil {
+				t.Error(err)
+				break
+			}
+			wrote.Store(uint32(v))
+		}
+		wrote.Store(255)
+	})
+	for range 3 {
+		wg.Go(func() {
+			p, last := make([]byte, osd.Block), byte(0)
+			for {
+				least := wrote.Load()
+				if least == 255 {
+					return
+				}
+				if err := s.Read(context.Background(), []byte("k"), osd.Block, p, osd.High); err != nil {
+					t.Error(err)
+					return
+				}
+				if p[0] < byte(least) || p[0] < last || !bytes.Equal(p, value(p[0])[:len(p)]) {
+					t.Errorf("read version %d after %d, and %d was set", p[0], last, least)
+					return
+				}
+				last = p[0]
+			}
+		})
+	}
+	wg.Wait()
+	checkSpace(t, s)
 	must(t, s.Close())
 }
 

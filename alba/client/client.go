@@ -381,7 +381,7 @@ func (c *Client) fresh(ctx context.Context, namespace, name string) (*layout.Man
 	if err != nil {
 		return nil, err
 	}
-	token := c.manifests.token(sp.rec.ID, name)
+	token := c.manifests.Token()
 	m, err := sp.host.Get(ctx, sp.rec.ID, name)
 	if err != nil {
 		c.manifests.drop(sp.rec.ID, name)

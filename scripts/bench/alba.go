@@ -79,8 +79,10 @@ func (r *results) albaComparisons() []comparison {
 		{"alba put 4 KiB objects at 32, durable", k("small"), k("limit"), 1, "objects/s"},
 		{"alba put 4 MiB objects at 8, durable, Swift EC 4+2", k("put"), k("swift-put"), 3, "MB/s"},
 		{"alba get 4 MiB objects at 8, Swift EC 4+2", k("get"), k("swift-get"), 3, "MB/s"},
-		{"alba put 4 MiB objects at 8, durable, MinIO EC:2", k("put"), k("minio-put"), 1.3, "MB/s"},
-		{"alba get 4 MiB objects at 8, MinIO EC:2", k("get"), k("minio-get"), 1.3, "MB/s"},
+		{"alba put 4 MiB objects at 8, durable, MinIO EC:2", k("put"), k(minioTLS + "-put"), 1.3, "MB/s"},
+		{"alba get 4 MiB objects at 8, MinIO EC:2", k("get"), k(minioTLS + "-get"), 1.3, "MB/s"},
+		{"alba put 4 MiB objects at 8, durable, MinIO EC:2 without TLS", k("put"), k(minioClear + "-put"), 0, "MB/s"},
+		{"alba get 4 MiB objects at 8, MinIO EC:2 without TLS", k("get"), k(minioClear + "-get"), 0, "MB/s"},
 	}
 }
 
@@ -571,18 +573,20 @@ func measureAlba(ctx context.Context, o options, dir string, r *results) (err er
 		steps = append(steps, swift.steps()...)
 		r.configs = append(r.configs, [2]string{albaPrefix + "swift", swift.config})
 	}
-	minio, err := openMinIO(ctx, dir)
-	if err != nil {
-		return err
+	for _, key := range []string{minioTLS, minioClear} {
+		minio, err := openMinIO(ctx, dir, key)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, minio.peer.Close()) }()
+		pids, err := peerPIDs(minio.peer)
+		if err != nil {
+			return err
+		}
+		r.noise.pids = append(r.noise.pids, pids...)
+		steps = append(steps, minio.steps()...)
+		r.configs = append(r.configs, [2]string{albaPrefix + key, minio.config()})
 	}
-	defer func() { err = errors.Join(err, minio.peer.Close()) }()
-	pids, err := peerPIDs(minio.peer)
-	if err != nil {
-		return err
-	}
-	r.noise.pids = append(r.noise.pids, pids...)
-	steps = append(steps, minio.steps()...)
-	r.configs = append(r.configs, [2]string{albaPrefix + "minio", minio.config()})
 	if err := rounds(ctx, o, steps, r); err != nil {
 		return err
 	}
