@@ -77,12 +77,12 @@ func (r *results) albaComparisons() []comparison {
 		{"alba get 4 MiB objects at 8, s2 and AES-256, pieces of 4 KiB, of 64 KiB", k("get-4KiB"), k("get-64KiB"), 0, "MB/s"},
 		{"alba get 4 MiB objects at 8, s2 and AES-256, pieces of 16 KiB, of 64 KiB", k("get-16KiB"), k("get-64KiB"), 0, "MB/s"},
 		{"alba put 4 KiB objects at 32, durable", k("small"), k("limit"), 1, "objects/s"},
-		{"alba put 4 MiB objects at 8, durable, Swift EC 4+2", k("put"), k("swift-put"), 3, "MB/s"},
-		{"alba get 4 MiB objects at 8, Swift EC 4+2", k("get"), k("swift-get"), 3, "MB/s"},
-		{"alba put 4 MiB objects at 8, durable, MinIO EC:2", k("put"), k(minioTLS + "-put"), 1.3, "MB/s"},
-		{"alba get 4 MiB objects at 8, MinIO EC:2", k("get"), k(minioTLS + "-get"), 1.3, "MB/s"},
-		{"alba put 4 MiB objects at 8, durable, MinIO EC:2 without TLS", k("put"), k(minioClear + "-put"), 0, "MB/s"},
-		{"alba get 4 MiB objects at 8, MinIO EC:2 without TLS", k("get"), k(minioClear + "-get"), 0, "MB/s"},
+		{"alba put 4 MiB objects at 8, durable, Swift EC 4+2", k("peers-put"), k("swift-put"), 3, "MB/s"},
+		{"alba get 4 MiB objects at 8, Swift EC 4+2", k("peers-get"), k("swift-get"), 3, "MB/s"},
+		{"alba put 4 MiB objects at 8, durable, MinIO EC:2", k("peers-put"), k(minioTLS + "-put"), 1.3, "MB/s"},
+		{"alba get 4 MiB objects at 8, MinIO EC:2", k("peers-get"), k(minioTLS + "-get"), 1.3, "MB/s"},
+		{"alba put 4 MiB objects at 8, durable, MinIO EC:2 without TLS", k("peers-put"), k(minioClear + "-put"), 0, "MB/s"},
+		{"alba get 4 MiB objects at 8, MinIO EC:2 without TLS", k("peers-get"), k(minioClear + "-get"), 0, "MB/s"},
 	}
 }
 
@@ -461,11 +461,15 @@ func (o *sealed) partialReads(ctx context.Context, seconds float64, seed uint64)
 	rng := mathrand.New(mathrand.NewPCG(seed, 2))
 	p := make([]byte, blockSize)
 	c := o.kept.b.client
+	names := make([]string, partialKept)
+	for i := range names {
+		names[i] = o.kept.name(int64(i)*largeObject, largeObject)
+	}
 	s := c.Stats()
 	moved, more := s.MovedBytes.Load(), s.Hedged.Load()+s.Degraded.Load()
 	rate, ops, err := atMedian(seconds, func() error {
 		off := rng.Int64N(partialKept*largeObject/blockSize) * blockSize
-		return c.ReadAt(ctx, o.kept.ns, o.kept.name(off, largeObject), p, off%largeObject)
+		return c.ReadAt(ctx, o.kept.ns, names[off/largeObject], p, off%largeObject)
 	})
 	moved, more = s.MovedBytes.Load()-moved, s.Hedged.Load()+s.Degraded.Load()-more
 	piece := o.size.Bytes() + sealTag
@@ -497,6 +501,17 @@ func (s step) scaled(factor float64) step {
 	return s
 }
 
+// largeSteps put and get large objects.
+func (b *albaBench) largeSteps(prefix string) []step {
+	const megabytes = float64(largeObject) / 1e6
+	none := func(context.Context) error { return nil }
+	return []step{
+		onDisk(prefix+"put", work{name: "put", write: true, depth: largeDepth, block: largeObject, inOrder: true}, &b.large, objectSpace*largeObject, b.large.clear).scaled(megabytes),
+		onDisk(prefix+"get", work{name: "get", depth: largeDepth, block: largeObject, inOrder: true}, &b.kept, largeKept*largeObject, none).scaled(megabytes),
+	}
+}
+
+// steps are those beside the raw disk, which run before other systems are started.
 func (b *albaBench) steps(rawDisk disk) []step {
 	const megabytes = float64(largeObject) / 1e6
 	const share = 4.0 / 6 // of the bytes on the disk that are the object's
@@ -505,15 +520,14 @@ func (b *albaBench) steps(rawDisk disk) []step {
 	sequential := work{name: "raw in order", depth: largeDepth, block: 1 << 20, inOrder: true}
 	writes := sequential
 	writes.write = true
-	all := []step{
+	all := append([]step{
 		onDisk(k("raw-write"), writes, rawDisk, rawSize, none).scaled(1.048576 * share),
 		onDisk(k("raw-read"), sequential, rawDisk, rawSize, none).scaled(1.048576),
-		onDisk(k("put"), work{name: "put", write: true, depth: largeDepth, block: largeObject, inOrder: true}, &b.large, objectSpace*largeObject, b.large.clear).scaled(megabytes),
-		onDisk(k("get"), work{name: "get", depth: largeDepth, block: largeObject, inOrder: true}, &b.kept, largeKept*largeObject, none).scaled(megabytes),
-		{key: k("raw-4k"), settle: func(context.Context) error { return settleDisk(true) }, run: b.rawReads(blockSize)},
-		{key: k("raw-64k"), settle: func(context.Context) error { return settleDisk(true) }, run: b.rawReads(fragment.PieceBytes)},
-		onDisk(k("small"), work{name: "put small", write: true, depth: smallDepth, block: smallObject, inOrder: true}, &b.small, objectSpace*smallObject, b.small.clear),
-	}
+	}, b.largeSteps(albaPrefix)...)
+	all = append(all,
+		step{key: k("raw-4k"), settle: func(context.Context) error { return settleDisk(true) }, run: b.rawReads(blockSize)},
+		step{key: k("raw-64k"), settle: func(context.Context) error { return settleDisk(true) }, run: b.rawReads(fragment.PieceBytes)},
+		onDisk(k("small"), work{name: "put small", write: true, depth: smallDepth, block: smallObject, inOrder: true}, &b.small, objectSpace*smallObject, b.small.clear))
 	for i := range b.sealed {
 		s := &b.sealed[i]
 		k := func(what string) string { return k(what + "-" + s.size.String()) }
@@ -560,7 +574,10 @@ func measureAlba(ctx context.Context, o options, dir string, r *results) (err er
 	for _, a := range b.asds {
 		r.noise.pids = append(r.noise.pids, a.cmd.pid())
 	}
-	steps := b.steps(rawFile)
+	if err := rounds(ctx, o, b.steps(rawFile), r); err != nil {
+		return err
+	}
+	steps := b.largeSteps(albaPrefix + "peers-") // again, beside the others
 	swift, err := tuneSwift(ctx, o, dir)
 	switch {
 	case errors.Is(err, errNoSwift):

@@ -37,7 +37,7 @@ func TestAlbaRows(t *testing.T) {
 			t.Errorf("%s: config %q", rows[i].Name, rows[i].Config)
 		}
 	}
-	for _, key := range []string{"swift-put", "swift-get"} {
+	for _, key := range []string{"swift-put", "swift-get", "peers-put", "peers-get"} {
 		r.add(albaPrefix+key, 100)
 	}
 	if rows := r.rows(options{rounds: 5}); len(rows) != 17 {
