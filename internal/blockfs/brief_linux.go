@@ -32,21 +32,21 @@ const (
 
 // aioRequest is struct iocb of linux/aio_abi.h on a little-endian machine.
 type aioRequest struct {
-	data            uint64
-	key, flags      uint32
-	op              uint16
-	priority        int16
-	fd              uint32
-	buf, bytes      uint64
-	off             int64
-	_               uint64
-	moreFlags, into uint32
+	_          uint64 // comes back in the event
+	_, flags   uint32
+	op         uint16
+	_          int16 // priority
+	fd         uint32
+	buf, bytes uint64
+	off        int64
+	_          uint64
+	_          [2]uint32
 }
 
 // aioEvent is struct io_event.
 type aioEvent struct {
-	data, request uint64
-	result, _     int64
+	_, _      uint64
+	result, _ int64
 }
 
 // briefReads makes brief reads, one at a time.
