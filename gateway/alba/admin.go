@@ -148,7 +148,7 @@ func (s *Service) Claim(ctx context.Context, c Claim) (OSD, error) {
 }
 
 func (s *Service) claimASD(ctx context.Context, r *running, c Claim) (manager.OSD, error) {
-	dev, err := dial(c.Address, c.Fingerprint, c.AccessKey, "")
+	dev, err := s.dial(c.Address, c.Fingerprint, c.AccessKey, "")
 	if err != nil {
 		return manager.OSD{}, fmt.Errorf("%w: %w", manager.ErrInvalid, err)
 	}

@@ -182,13 +182,13 @@ func sealID(uuid string) string { return "alba-osd-" + uuid }
 
 // dial returns an ASD over the network. key is hexadecimal; an empty uuid accepts
 // any device.
-func dial(address, fingerprint, key, uuid string) (*remote.Client, error) {
+func (s *Service) dial(address, fingerprint, key, uuid string) (*remote.Client, error) {
 	secret, err := hex.DecodeString(key)
 	if err != nil || len(secret) != remote.KeyBytes {
 		return nil, fmt.Errorf("access key: give the %d hexadecimal digits that the ASD's access.key holds", 2*remote.KeyBytes)
 	}
 	return remote.New(remote.Options{
-		Address: address, Fingerprint: fingerprint, Key: secret, ID: uuid, Clock: clock.Real{}, Rand: rand.Reader,
+		Address: address, Fingerprint: fingerprint, Key: secret, ID: uuid, Clear: s.o.Clear, Clock: clock.Real{}, Rand: rand.Reader,
 		Dial: (&net.Dialer{}).DialContext,
 	})
 }

@@ -96,7 +96,7 @@ func (s *Service) canReplace(ctx context.Context, r *running, was OSD, all []OSD
 	if err := s.canSpare(ctx, r, was.Number, manager.OSD{Node: node, Domain: domain, State: manager.InUse}); err != nil {
 		return err
 	}
-	free, err := c.room(ctx)
+	free, err := s.room(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -112,9 +112,9 @@ func (s *Service) canReplace(ctx context.Context, r *running, was OSD, all []OSD
 }
 
 // room is how many bytes a device that is not claimed yet can take.
-func (c Claim) room(ctx context.Context) (free int64, err error) {
+func (s *Service) room(ctx context.Context, c Claim) (free int64, err error) {
 	if c.Address != "" {
-		dev, err := dial(c.Address, c.Fingerprint, c.AccessKey, "")
+		dev, err := s.dial(c.Address, c.Fingerprint, c.AccessKey, "")
 		if err != nil {
 			return 0, fmt.Errorf("%w: %w", manager.ErrInvalid, err)
 		}

@@ -59,7 +59,7 @@ func (s *Service) dialNode(o manager.OSD) (osd.OSD, error) {
 	}
 	config := s.o.Cluster.Client(o.Node)
 	return remote.New(remote.Options{
-		Address: "node " + s.NodeName(o.Node), ID: o.UUID, Key: key, TLS: config, Plain: config == nil, Clock: clock.Real{}, Rand: rand.Reader,
+		Address: "node " + s.NodeName(o.Node), ID: o.UUID, Key: key, TLS: config, Plain: config == nil, Clear: s.o.Clear, Clock: clock.Real{}, Rand: rand.Reader,
 		Dial: func(ctx context.Context, _, _ string) (net.Conn, error) { return s.reach(ctx, o, config == nil) },
 	})
 }
@@ -242,7 +242,7 @@ func (d *deviceServer) server(uuid string) (*served, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), helloTime)
 	defer cancel()
 	v := &served{conns: newHanded(), plain: config == nil}
-	v.Server, err = remote.NewServer(ctx, dev, remote.ServerOptions{Key: key, TLS: config, Plain: v.plain, Clock: clock.Real{}, Rand: rand.Reader})
+	v.Server, err = remote.NewServer(ctx, dev, remote.ServerOptions{Key: key, TLS: config, Plain: v.plain, Clear: d.s.o.Clear, Clock: clock.Real{}, Rand: rand.Reader})
 	if err != nil {
 		return nil, err
 	}

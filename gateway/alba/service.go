@@ -101,6 +101,9 @@ type Options struct {
 	KeyFile string
 	// Cluster is nil while the registry is this node's alone.
 	Cluster Cluster
+	// Clear: what goes between this node and devices leaves TLS after its handshake, where the
+	// other end wants that too.
+	Clear bool
 	// Probe is the time between two looks at a device, and at its disk; 0: the defaults.
 	Probe time.Duration
 	// AutoRepair is the silence after which a device is given up; 0: the default.
@@ -449,7 +452,7 @@ func (s *Service) openDevice(r *running) func(o manager.OSD) (osd.OSD, error) {
 			if err != nil {
 				return nil, fmt.Errorf("device %d: access key: %w", o.Number, err)
 			}
-			return dial(o.Address, o.Fingerprint, key, o.UUID)
+			return s.dial(o.Address, o.Fingerprint, key, o.UUID)
 		}
 		return nil, fmt.Errorf("device %d is of kind %q, which this version does not know", o.Number, o.Kind)
 	}

@@ -68,6 +68,7 @@ type RunOptions struct {
 	System      disk.System // where the disk is known
 	Listen      string      // HOST:PORT; port 0 takes a free one; empty: DefaultListen
 	Capacity    int64       // bytes that the device may take of its disk; 0: all
+	Clear       bool        // leaves TLS after its handshake with clients that want that too
 	LogFormat   string      // text or json; empty: text
 	JSON        bool        // announce as a JSON object
 	Version     string      // of the program
@@ -161,7 +162,7 @@ func Run(ctx context.Context, o RunOptions) (runErr error) {
 	if err != nil {
 		return err
 	}
-	server, err := remote.NewServer(ctx, dev, remote.ServerOptions{Key: key, Certificate: cert, Clock: clock.Real{}, Rand: rand.Reader})
+	server, err := remote.NewServer(ctx, dev, remote.ServerOptions{Key: key, Certificate: cert, Clear: o.Clear, Clock: clock.Real{}, Rand: rand.Reader})
 	if err != nil {
 		return err
 	}

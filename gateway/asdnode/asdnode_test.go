@@ -85,14 +85,14 @@ func (s *served) stop() {
 	}
 }
 
-func (s *served) client() *remote.Client {
+func (s *served) client(clear bool) *remote.Client {
 	s.t.Helper()
 	key, err := ReadKey(s.KeyFile)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	var d net.Dialer
-	c, err := remote.New(remote.Options{Address: s.Address, ID: s.ID, Key: key, Fingerprint: s.Fingerprint, Dial: d.DialContext, Clock: clock.Real{}, Rand: rand.Reader})
+	c, err := remote.New(remote.Options{Address: s.Address, ID: s.ID, Key: key, Fingerprint: s.Fingerprint, Clear: clear, Dial: d.DialContext, Clock: clock.Real{}, Rand: rand.Reader})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -105,7 +105,7 @@ func TestRun(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new", "disk")
 	value := bytes.Repeat([]byte("0123456789abcdef"), 5000)
 	s := run(t, RunOptions{Dir: dir, Capacity: 1 << 30, Version: "v1"})
-	c := s.client()
+	c := s.client(false)
 	if err := c.Apply(t.Context(), nil, []osd.Update{osd.Set([]byte("k"), value)}, osd.High); err != nil {
 		t.Fatal(err)
 	}
@@ -133,16 +133,18 @@ func TestRun(t *testing.T) {
 		t.Errorf("directory: %v, %v", st.Mode(), err)
 	}
 
-	again := run(t, RunOptions{Dir: dir})
+	again := run(t, RunOptions{Dir: dir, Clear: true})
 	defer again.stop()
 	if again.ID != s.ID || again.Fingerprint != s.Fingerprint || again.KeyFile != s.KeyFile {
 		t.Errorf("%+v after the restart, %+v before", again.Announcement, s.Announcement)
 	}
-	c = again.client()
-	defer c.Close()
-	got := make([]byte, len(value))
-	if err := c.Read(t.Context(), []byte("k"), 0, got, osd.High); err != nil || !bytes.Equal(got, value) {
-		t.Errorf("the value after the restart: %v", err)
+	for _, clear := range []bool{false, true} {
+		c := again.client(clear)
+		defer c.Close()
+		got := make([]byte, len(value))
+		if err := c.Read(t.Context(), []byte("k"), 0, got, osd.High); err != nil || !bytes.Equal(got, value) {
+			t.Errorf("the value after the restart, to a client with Clear %v: %v", clear, err)
+		}
 	}
 }
 

@@ -114,7 +114,7 @@ func TestRunFullDisk(t *testing.T) {
 	disk := smalldisk.Mount(t, 64<<20)
 	s := run(t, RunOptions{Dir: filepath.Join(disk, "device")})
 	defer s.stop()
-	c := s.client()
+	c := s.client(false)
 	defer c.Close()
 	if err := set(c, "kept", []byte("value")); err != nil {
 		t.Fatal(err)

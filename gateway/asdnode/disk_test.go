@@ -20,7 +20,7 @@ func TestDisk(t *testing.T) {
 	o := RunOptions{Disk: dev, Dir: dir, System: disk.System{Sys: disktest.Sys(t, map[string]string{dev: "ZC1 0001"})}}
 	value := bytes.Repeat([]byte("0123456789abcdef"), 5000)
 	s := run(t, o)
-	c := s.client()
+	c := s.client(false)
 	if err := c.Apply(t.Context(), nil, []osd.Update{osd.Set([]byte("k"), value)}, osd.High); err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +40,7 @@ func TestDisk(t *testing.T) {
 	if again.ID != s.ID || again.Fingerprint != s.Fingerprint {
 		t.Errorf("%+v after the restart, %+v before", again.Announcement, s.Announcement)
 	}
-	c = again.client()
+	c = again.client(false)
 	got := make([]byte, len(value))
 	if err := c.Read(t.Context(), []byte("k"), 0, got, osd.High); err != nil || !bytes.Equal(got, value) {
 		t.Errorf("the value after the restart: %v", err)

@@ -112,9 +112,9 @@ func newAlbaNodes(t *testing.T) (c *members, confs []string) {
 domain: rack%d
 registry: {etcd: [%q], prefix: cluster/}
 dtl: {listen: "127.0.0.1:0"}
-alba: {listen: "127.0.0.1:0"}
+alba: {listen: "127.0.0.1:0", clear: %v}
 asds: [{dir: %q, bytes: 1073741824}, {dir: %q, bytes: 1073741824}]
-`, i+1, i+1, c.etcd.Endpoint(), filepath.Join(disks, "1"), filepath.Join(disks, "2")))
+`, i+1, i+1, c.etcd.Endpoint(), i > 0, filepath.Join(disks, "1"), filepath.Join(disks, "2")))
 		c.dirs, c.nodes, confs = append(c.dirs, dir), append(c.nodes, nil), append(confs, conf)
 		if i == 0 {
 			c.set(i, startChild(t, dir, conf))

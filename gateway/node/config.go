@@ -98,6 +98,9 @@ const (
 //	                             # node of a cluster 127.0.0.1:8550
 //	  listen: 127.0.0.1:8550     # beyond loopback with the cluster's certificates only
 //	  advertise: 10.0.1.5:8550   # as other nodes reach it
+//	  clear: false               # true: after the handshake nothing is encrypted on its way between
+//	                             # this node and devices, those of other machines too, where the
+//	                             # other end says so as well; for a network that nobody else is on
 //	alba_key_file: /PATH         # wraps the data keys of encrypted presets; default: alba/wrap.key in
 //	                             # the data directory, in a cluster sealed in the registry. Rotation
 //	                             # writes beside it

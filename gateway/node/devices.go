@@ -17,6 +17,9 @@ const DefaultDevices = "127.0.0.1:8550"
 type devicesConfig struct {
 	Listen    string `yaml:"listen"`    // HOST:PORT
 	Advertise string `yaml:"advertise"` // HOST:PORT as other nodes reach it
+	// Clear: what goes between this node and devices is not encrypted on its way, once both
+	// ends have shown who they are.
+	Clear bool `yaml:"clear"`
 }
 
 func (c devicesConfig) check() error {

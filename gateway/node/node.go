@@ -399,7 +399,7 @@ func (n *node) openAlba(ctx context.Context) error {
 	n.alba = alba.New(alba.Options{
 		Data: n.dir.path, Registry: n.kv, Sealer: n.seal, Node: n.self.ID, Domain: n.cfg.Domain, Dirs: dirs,
 		Version: Version(n.opt.Version).Version, Log: n.log, Changed: func() { n.health.stale.Store(true) }, Told: n.tell, AutoRepair: n.cfg.AutoRepair,
-		KeyFile: n.cfg.AlbaKeyFile, Cluster: n.albaCluster(), Probe: n.opt.probe, System: n.opt.disks, Smartctl: n.opt.smartctl, Now: n.clock().Now,
+		KeyFile: n.cfg.AlbaKeyFile, Cluster: n.albaCluster(), Clear: n.cfg.Alba.Clear, Probe: n.opt.probe, System: n.opt.disks, Smartctl: n.opt.smartctl, Now: n.clock().Now,
 	})
 	n.onClose(n.alba.Close)
 	err := n.alba.Open(ctx)

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"time"
 )
@@ -24,7 +25,10 @@ const (
 // Clear is the protocol (ALPN) of connections that leave TLS once both ends have shown who
 // they are: what follows is neither secret nor protected against who can change it on its way.
 // A connection does if both ends have it in NextProtos, and is a TLS connection otherwise.
-const Clear = "ovgate-clear/1"
+const Clear = "ovgate" + ClearSuffix
+
+// ClearSuffix ends the names of such protocols.
+const ClearSuffix = "-clear/1"
 
 // TLSConn is a TLS connection that a Conn flushes at the end of each frame, or one that has
 // left TLS (Clear).
@@ -90,7 +94,7 @@ func Secure(ctx context.Context, raw net.Conn, config *tls.Config, server bool) 
 	if err := t.HandshakeContext(ctx); err != nil {
 		return nil, err
 	}
-	if t.ConnectionState().NegotiatedProtocol == Clear {
+	if strings.HasSuffix(t.ConnectionState().NegotiatedProtocol, ClearSuffix) {
 		if err := t.leave(ctx, server); err != nil {
 			return nil, err
 		}

@@ -69,6 +69,7 @@ func (r *results) albaComparisons() []comparison {
 		{"alba put 4 MiB objects at 8, durable, raw disk write x 4/6", k("put"), k("raw-write"), 0.4, "MB/s"},
 		{"alba get 4 MiB objects at 8, raw disk read", k("get"), k("raw-read"), 0.7, "MB/s"},
 		{"alba 4k partial read QD1 at p50, s2 and AES-256, pieces of 4 KiB, raw 4k read of an ASD's file", k("partial-4KiB"), k("raw-4k"), 0.33, "1/s"},
+		{"alba 4k partial read QD1 at p50, s2 and AES-256, pieces of 4 KiB, in the clear, raw 4k read of an ASD's file", k("clear-partial-4KiB"), k("raw-4k"), 0.33, "1/s"},
 		{"alba 4k partial read QD1 at p50, s2 and AES-256, pieces of 16 KiB, raw 4k read of an ASD's file", k("partial-16KiB"), k("raw-4k"), 0, "1/s"},
 		{"alba 4k partial read QD1 at p50, s2 and AES-256, pieces of 64 KiB, raw 4k read of an ASD's file", k("partial-64KiB"), k("raw-4k"), 0, "1/s"},
 		{"alba 4k partial read QD1 at p50, s2 and AES-256, pieces of 64 KiB, raw 64k read of an ASD's file", k("partial-64KiB"), k("raw-64k"), 0, "1/s"},
@@ -81,8 +82,8 @@ func (r *results) albaComparisons() []comparison {
 		{"alba get 4 MiB objects at 8, Swift EC 4+2", k("peers-get"), k("swift-get"), 3, "MB/s"},
 		{"alba put 4 MiB objects at 8, durable, MinIO EC:2", k("peers-put"), k(minioTLS + "-put"), 1.3, "MB/s"},
 		{"alba get 4 MiB objects at 8, MinIO EC:2", k("peers-get"), k(minioTLS + "-get"), 1.3, "MB/s"},
-		{"alba put 4 MiB objects at 8, durable, MinIO EC:2 without TLS", k("peers-put"), k(minioClear + "-put"), 0, "MB/s"},
-		{"alba get 4 MiB objects at 8, MinIO EC:2 without TLS", k("peers-get"), k(minioClear + "-get"), 0, "MB/s"},
+		{"alba put 4 MiB objects at 8, durable, in the clear, MinIO EC:2 in the clear", k("peers-clear-put"), k(minioClear + "-put"), 1.3, "MB/s"},
+		{"alba get 4 MiB objects at 8, in the clear, MinIO EC:2 in the clear", k("peers-clear-get"), k(minioClear + "-get"), 1.3, "MB/s"},
 	}
 }
 
@@ -102,7 +103,7 @@ type asdProcess struct {
 
 // startASD serves a directory on a free port.
 func startASD(ctx context.Context, bin, dir string) (*asdProcess, error) {
-	cmd, err := startChild(dir+".log", bin, "asd", "--dir", dir, "--listen", "127.0.0.1:0")
+	cmd, err := startChild(dir+".log", bin, "asd", "--dir", dir, "--listen", "127.0.0.1:0", "--clear")
 	if err != nil {
 		return nil, err
 	}
@@ -121,11 +122,11 @@ func startASD(ctx context.Context, bin, dir string) (*asdProcess, error) {
 	return a, nil
 }
 
-// dial returns a client of the device.
-func (a *asdProcess) dial() (osd.OSD, error) {
+// dial returns a client of the device, that leaves TLS after its handshake or does not.
+func (a *asdProcess) dial(clear bool) (osd.OSD, error) {
 	var d net.Dialer
 	return remote.New(remote.Options{
-		Address: a.Address, ID: a.ID, Key: a.key, Fingerprint: a.Fingerprint, Dial: d.DialContext,
+		Address: a.Address, ID: a.ID, Key: a.key, Fingerprint: a.Fingerprint, Clear: clear, Dial: d.DialContext,
 		Clock: clock.Real{}, Rand: rand.Reader, Connections: albaConnections,
 	})
 }
@@ -136,13 +137,15 @@ type albaBench struct {
 	kv      *kv.Bolt
 	host    *nsm.Host
 	manager *manager.Manager
-	client  *client.Client
+	client  *client.Client // with TLS
+	clear   *client.Client // without, after its handshake
 	key     fragment.Key
 
-	large, kept, small objects
-	sealed             []sealed
-	container          *os.File // of the first device, O_DIRECT
-	containerBytes     int64
+	large, kept, small    objects
+	largeClear, keptClear objects
+	sealed                []sealed
+	container             *os.File // of the first device, O_DIRECT
+	containerBytes        int64
 }
 
 // sealed are objects that are compressed and encrypted in pieces of one size.
@@ -186,20 +189,26 @@ func openAlba(ctx context.Context, dir string) (b *albaBench, err error) {
 	if err := errors.Join(b.manager.AddHost(ctx, hostName, 0), b.claim(ctx), b.presets(ctx)); err != nil {
 		return b, err
 	}
-	b.client, err = client.New(ctx, client.Options{
-		Manager: b.manager, Clock: clock.Real{}, Rand: rand.Reader,
-		Open: func(o manager.OSD) (osd.OSD, error) { return b.asds[o.Number-1].dial() },
-		Key:  func(string) (*fragment.Key, error) { return &b.key, nil },
-	})
-	if err != nil {
+	if b.client, err = b.open(ctx, false); err != nil {
+		return b, err
+	}
+	if b.clear, err = b.open(ctx, true); err != nil {
 		return b, err
 	}
 	return b, b.fill(ctx)
 }
 
+func (b *albaBench) open(ctx context.Context, clear bool) (*client.Client, error) {
+	return client.New(ctx, client.Options{
+		Manager: b.manager, Clock: clock.Real{}, Rand: rand.Reader,
+		Open: func(o manager.OSD) (osd.OSD, error) { return b.asds[o.Number-1].dial(clear) },
+		Key:  func(string) (*fragment.Key, error) { return &b.key, nil },
+	})
+}
+
 func (b *albaBench) claim(ctx context.Context) error {
 	for i, a := range b.asds {
-		dev, err := a.dial()
+		dev, err := a.dial(false)
 		if err != nil {
 			return err
 		}
@@ -226,8 +235,9 @@ func (b *albaBench) presets(ctx context.Context) error {
 	}
 	plain := preset.Preset{Name: "plain", Policies: []preset.Policy{albaPolicy}, FragmentBytes: largeObject / albaPolicy.K}
 	all := []preset.Preset{plain}
-	spaces := map[string]string{"large": plain.Name, "kept": plain.Name, "small": plain.Name}
+	spaces := map[string]string{"large": plain.Name, "kept": plain.Name, "small": plain.Name, "large-clear": plain.Name}
 	b.large, b.kept, b.small = objects{b: b, ns: "large"}, objects{b: b, ns: "kept"}, objects{b: b, ns: "small"}
+	b.largeClear, b.keptClear = objects{b: b, ns: "large-clear", clearly: true}, objects{b: b, ns: "kept", clearly: true}
 	b.sealed = make([]sealed, len(pieceSizes))
 	for i, size := range pieceSizes {
 		p := plain
@@ -340,8 +350,10 @@ func (b *albaBench) close() error {
 	if b.container != nil {
 		errs = append(errs, b.container.Close())
 	}
-	if b.client != nil {
-		errs = append(errs, b.client.Close())
+	for _, c := range []*client.Client{b.client, b.clear} {
+		if c != nil {
+			errs = append(errs, c.Close())
+		}
 	}
 	if b.kv != nil {
 		errs = append(errs, b.kv.Close())
@@ -352,38 +364,47 @@ func (b *albaBench) close() error {
 	return errors.Join(errs...)
 }
 
-func (b *albaBench) config() string {
-	s := b.client.Stats()
+func (b *albaBench) config(over string, c *client.Client) string {
+	s := c.Stats()
 	var pieces strings.Builder
 	for i := range b.sealed {
 		o := &b.sealed[i]
 		fmt.Fprintf(&pieces, "; pieces of %v: %.3f bytes stored per byte, manifest of %d bytes", o.size, float64(o.stored)/float64(o.content), o.manifest)
 	}
-	return fmt.Sprintf("alba: %d ovgate asd processes over TCP with TLS 1.3, directories on one disk that were filled before, policy %v, fragments of 1 MiB, "+
+	return fmt.Sprintf("alba: %d ovgate asd processes over TCP %s, directories on one disk that were filled before, policy %v, fragments of 1 MiB, "+
 		"manager and NSM on bbolt, synced; the client in the bench, up to %d connections to a device; a put is answered when %d fragments, each with its index entry, and the manifest are durable; "+
 		"%d of %d objects lacked a fragment when answered, %d of %d reads asked other fragments too%s",
-		albaASDs, albaPolicy, albaConnections, albaPolicy.C, s.Incomplete.Load(), s.Puts.Load(), s.Hedged.Load(), s.Gets.Load(), pieces.String())
+		albaASDs, over, albaPolicy, albaConnections, albaPolicy.C, s.Incomplete.Load(), s.Puts.Load(), s.Hedged.Load(), s.Gets.Load(), pieces.String())
 }
 
 // objects is a namespace as a disk: each block is an object.
 type objects struct {
-	b   *albaBench
-	ns  string
-	age atomic.Int64 // part of the names, so that no step overwrites what another one wrote
+	b  *albaBench
+	ns string
+	// clearly: without TLS after its handshake.
+	clearly bool
+	age     atomic.Int64 // part of the names, so that no step overwrites what another one wrote
 }
 
 func (o *objects) name(off int64, size int) string {
 	return fmt.Sprintf("%d/%08d", o.age.Load(), off/int64(size))
 }
 
+func (o *objects) client() *client.Client {
+	if o.clearly {
+		return o.b.clear
+	}
+	return o.b.client
+}
+
 // WriteAt implements disk: it puts an object.
 func (o *objects) WriteAt(p []byte, off int64) (int, error) {
-	return len(p), o.b.client.Put(context.Background(), o.ns, o.name(off, len(p)), p)
+	return len(p), o.client().Put(context.Background(), o.ns, o.name(off, len(p)), p)
 }
 
 // ReadAt implements disk: it gets an object.
 func (o *objects) ReadAt(p []byte, off int64) (int, error) {
-	data, err := o.b.client.Get(context.Background(), o.ns, o.name(off, len(p)), int64(len(p)))
+	data, err := o.client().Get(context.Background(), o.ns, o.name(off, len(p)), int64(len(p)))
 	if err == nil && len(data) != len(p) {
 		err = fmt.Errorf("object of %d bytes, expected %d", len(data), len(p))
 	}
@@ -394,7 +415,7 @@ func (o *objects) ReadAt(p []byte, off int64) (int, error) {
 func (o *objects) clear(ctx context.Context) error {
 	o.age.Add(1)
 	for {
-		list, err := o.b.client.List(ctx, o.ns, "", "", nsm.MaxChanges)
+		list, err := o.client().List(ctx, o.ns, "", "", nsm.MaxChanges)
 		if err != nil {
 			return err
 		}
@@ -405,7 +426,7 @@ func (o *objects) clear(ctx context.Context) error {
 		for i, info := range list {
 			changes[i] = client.Change{Name: info.Name, Delete: true}
 		}
-		if err := o.b.client.Apply(ctx, o.ns, nil, changes); err != nil {
+		if err := o.client().Apply(ctx, o.ns, nil, changes); err != nil {
 			return err
 		}
 	}
@@ -457,10 +478,9 @@ func atMedian(seconds float64, op func() error) (float64, int64, error) {
 
 // partialReads reads 4 KiB of sealed objects, and checks that no more than a piece
 // moved for each; what a slow one asked of others may come later.
-func (o *sealed) partialReads(ctx context.Context, seconds float64, seed uint64) (float64, int64, error) {
+func (o *sealed) partialReads(ctx context.Context, c *client.Client, seconds float64, seed uint64) (float64, int64, error) {
 	rng := mathrand.New(mathrand.NewPCG(seed, 2))
 	p := make([]byte, blockSize)
-	c := o.kept.b.client
 	names := make([]string, partialKept)
 	for i := range names {
 		names[i] = o.kept.name(int64(i)*largeObject, largeObject)
@@ -502,12 +522,12 @@ func (s step) scaled(factor float64) step {
 }
 
 // largeSteps put and get large objects.
-func (b *albaBench) largeSteps(prefix string) []step {
+func largeSteps(prefix string, put, get *objects) []step {
 	const megabytes = float64(largeObject) / 1e6
 	none := func(context.Context) error { return nil }
 	return []step{
-		onDisk(prefix+"put", work{name: "put", write: true, depth: largeDepth, block: largeObject, inOrder: true}, &b.large, objectSpace*largeObject, b.large.clear).scaled(megabytes),
-		onDisk(prefix+"get", work{name: "get", depth: largeDepth, block: largeObject, inOrder: true}, &b.kept, largeKept*largeObject, none).scaled(megabytes),
+		onDisk(prefix+"put", work{name: "put", write: true, depth: largeDepth, block: largeObject, inOrder: true}, put, objectSpace*largeObject, put.clear).scaled(megabytes),
+		onDisk(prefix+"get", work{name: "get", depth: largeDepth, block: largeObject, inOrder: true}, get, largeKept*largeObject, none).scaled(megabytes),
 	}
 }
 
@@ -523,7 +543,7 @@ func (b *albaBench) steps(rawDisk disk) []step {
 	all := append([]step{
 		onDisk(k("raw-write"), writes, rawDisk, rawSize, none).scaled(1.048576 * share),
 		onDisk(k("raw-read"), sequential, rawDisk, rawSize, none).scaled(1.048576),
-	}, b.largeSteps(albaPrefix)...)
+	}, largeSteps(albaPrefix, &b.large, &b.kept)...)
 	all = append(all,
 		step{key: k("raw-4k"), settle: func(context.Context) error { return settleDisk(true) }, run: b.rawReads(blockSize)},
 		step{key: k("raw-64k"), settle: func(context.Context) error { return settleDisk(true) }, run: b.rawReads(fragment.PieceBytes)},
@@ -532,7 +552,12 @@ func (b *albaBench) steps(rawDisk disk) []step {
 		s := &b.sealed[i]
 		k := func(what string) string { return k(what + "-" + s.size.String()) }
 		all = append(all,
-			step{key: k("partial"), settle: func(context.Context) error { return settleDisk(true) }, run: s.partialReads},
+			step{key: k("partial"), settle: func(context.Context) error { return settleDisk(true) }, run: func(ctx context.Context, seconds float64, seed uint64) (float64, int64, error) {
+				return s.partialReads(ctx, b.client, seconds, seed)
+			}},
+			step{key: k("clear-partial"), settle: func(context.Context) error { return settleDisk(true) }, run: func(ctx context.Context, seconds float64, seed uint64) (float64, int64, error) {
+				return s.partialReads(ctx, b.clear, seconds, seed)
+			}},
 			onDisk(k("put"), work{name: "put " + s.size.String(), write: true, depth: largeDepth, block: largeObject, inOrder: true, content: halfText}, &s.put, objectSpace*largeObject, s.put.clear).scaled(megabytes),
 			onDisk(k("get"), work{name: "get " + s.size.String(), depth: largeDepth, block: largeObject, inOrder: true}, &s.kept, partialKept*largeObject, none).scaled(megabytes))
 	}
@@ -577,7 +602,8 @@ func measureAlba(ctx context.Context, o options, dir string, r *results) (err er
 	if err := rounds(ctx, o, b.steps(rawFile), r); err != nil {
 		return err
 	}
-	steps := b.largeSteps(albaPrefix + "peers-") // again, beside the others
+	// Again, beside the others.
+	steps := append(largeSteps(albaPrefix+"peers-", &b.large, &b.kept), largeSteps(albaPrefix+"peers-clear-", &b.largeClear, &b.keptClear)...)
 	swift, err := tuneSwift(ctx, o, dir)
 	switch {
 	case errors.Is(err, errNoSwift):
@@ -609,7 +635,11 @@ func measureAlba(ctx context.Context, o options, dir string, r *results) (err er
 	}
 	r.add(albaPrefix+"limit", smallGoal)
 	r.configs = append(r.configs, albaConfigs()...)
-	r.configs = append(r.configs, [2]string{strings.TrimSuffix(albaPrefix, "-"), b.config()})
+	const clearly = "in the clear after the handshake (asd --clear, alba: {clear: true})"
+	for _, key := range []string{"clear-partial", "peers-clear"} {
+		r.configs = append(r.configs, [2]string{albaPrefix + key, b.config(clearly, b.clear)})
+	}
+	r.configs = append(r.configs, [2]string{strings.TrimSuffix(albaPrefix, "-"), b.config("with TLS 1.3", b.client)})
 	r.albaDisk = fmt.Sprintf("%s; %s", cachesDropped(), r.noise)
 	return nil
 }

@@ -28,6 +28,7 @@ const (
 	nonceBytes = 32
 	macBytes   = sha256.Size
 	alpn       = "ovgate-asd/1"
+	alpnClear  = "ovgate-asd" + wire.ClearSuffix
 
 	exporterLabel = "EXPORTER-ovgate-asd-1"
 	clientLabel   = "ovgate asd 1, client proves"
@@ -35,7 +36,16 @@ const (
 
 	modeTLS   = 1
 	modePlain = 2
+	modeClear = 3 // TLS that was left
 )
+
+// protocols are what a side takes, the one it prefers first.
+func protocols(clear bool) []string {
+	if clear {
+		return []string{alpnClear, alpn}
+	}
+	return []string{alpn}
+}
 
 // certificateTime is how long a certificate says it is valid. Nobody asks: clients
 // pin it.
@@ -97,14 +107,14 @@ func parseFingerprint(s string) (string, error) {
 func serverTLS(o *ServerOptions) (*tls.Config, error) {
 	if o.TLS != nil {
 		t := o.TLS.Clone()
-		t.NextProtos, t.SessionTicketsDisabled, t.DynamicRecordSizingDisabled = []string{alpn}, true, true // as below
+		t.NextProtos, t.SessionTicketsDisabled, t.DynamicRecordSizingDisabled = protocols(o.Clear), true, true // as below
 		return t, nil
 	}
 	if len(o.Certificate.Certificate) == 0 || o.Certificate.PrivateKey == nil {
 		return nil, errors.New("remote: server: no certificate: make one with NewCertificate")
 	}
 	return &tls.Config{
-		Certificates: []tls.Certificate{o.Certificate}, MinVersion: tls.VersionTLS13, NextProtos: []string{alpn},
+		Certificates: []tls.Certificate{o.Certificate}, MinVersion: tls.VersionTLS13, NextProtos: protocols(o.Clear),
 		Rand: o.Rand, Time: o.Clock.Now,
 		SessionTicketsDisabled: true, // an idle connection has nothing to read (R4)
 		// Messages are large: records too, from the first.
@@ -117,11 +127,11 @@ func serverTLS(o *ServerOptions) (*tls.Config, error) {
 func clientTLS(o *Options) *tls.Config {
 	if o.TLS != nil {
 		t := o.TLS.Clone()
-		t.NextProtos, t.DynamicRecordSizingDisabled = []string{alpn}, true
+		t.NextProtos, t.DynamicRecordSizingDisabled = protocols(o.Clear), true
 		return t
 	}
 	return &tls.Config{
-		MinVersion: tls.VersionTLS13, NextProtos: []string{alpn}, Rand: o.Rand, Time: o.Clock.Now,
+		MinVersion: tls.VersionTLS13, NextProtos: protocols(o.Clear), Rand: o.Rand, Time: o.Clock.Now,
 		InsecureSkipVerify:          true, // no names, no CA: VerifyConnection compares the fingerprint
 		DynamicRecordSizingDisabled: true,
 		VerifyConnection: func(cs tls.ConnectionState) error {
@@ -143,7 +153,7 @@ func binding(c *wire.TLSConn) ([]byte, error) {
 		return nil, nil
 	}
 	cs := c.ConnectionState()
-	if cs.NegotiatedProtocol != alpn {
+	if cs.NegotiatedProtocol != alpn && cs.NegotiatedProtocol != alpnClear {
 		return nil, protocolError("TLS without the protocol %q", alpn)
 	}
 	return cs.ExportKeyingMaterial(exporterLabel, nil, 32)
@@ -181,6 +191,8 @@ func modeName(m byte) string {
 		return "TLS"
 	case modePlain:
 		return "Plain"
+	case modeClear:
+		return "TLS that it left"
 	}
 	return fmt.Sprintf("mode %d", m)
 }

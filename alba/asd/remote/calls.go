@@ -153,14 +153,14 @@ func (c *Client) Get(ctx context.Context, keys [][]byte, limit int, prio osd.Pri
 		if err := cc.body(b); err != nil {
 			return err
 		}
-		values, err = c.cut(keys, heads, b)
+		values, err = cc.cut(keys, heads, b)
 		return err
 	})
 	return values, err
 }
 
 // cut makes values of a Get's body.
-func (c *Client) cut(keys [][]byte, heads []valueHead, b []byte) ([]osd.Value, error) {
+func (cc *clientConn) cut(keys [][]byte, heads []valueHead, b []byte) ([]osd.Value, error) {
 	values := make([]osd.Value, len(heads))
 	for i, h := range heads {
 		if !h.there {
@@ -168,7 +168,7 @@ func (c *Client) cut(keys [][]byte, heads []valueHead, b []byte) ([]osd.Value, e
 		}
 		values[i] = osd.Value{Data: b[:h.size:h.size], CRC: h.crc}
 		b = b[h.size:]
-		if c.o.Plain && osd.CRC(values[i].Data) != h.crc {
+		if cc.sums && osd.CRC(values[i].Data) != h.crc {
 			return nil, fmt.Errorf("the value of %q was damaged on its way", keys[i])
 		}
 	}

@@ -38,6 +38,8 @@ type Options struct {
 	TLS *tls.Config
 	// Plain leaves TLS out, as the server must too.
 	Plain bool
+	// Clear leaves TLS once each has shown who it is, if the server does so too (ServerOptions).
+	Clear bool
 
 	// Dial connects, and returns soon after ctx ends: net.Dialer.DialContext.
 	Dial  func(ctx context.Context, network, address string) (net.Conn, error)
@@ -129,6 +131,7 @@ type clientConn struct {
 	e     wire.Encoder
 	kill  func() // closes raw
 	whole bool   // the reply was read to its end (R3)
+	sums  bool   // replies carry checksums, and TLS does not protect them
 	since time.Time
 
 	peek   syscall.RawConn // nil where the connection is no socket
@@ -409,11 +412,15 @@ func (c *Client) introduce(ctx context.Context, cc *clientConn) (string, error) 
 		if err != nil {
 			return "", fmt.Errorf("TLS: %w", err)
 		}
+		if t.Clear() {
+			h.t.mode = modeClear
+		}
 		if h.t.binding, err = binding(t); err != nil {
 			return "", err
 		}
 		over = t
 	}
+	cc.sums = h.t.mode != modeTLS
 	cc.w = wire.NewConn(over, protocol, handshakeLimits)
 	h.w = cc.w
 	return h.introduce(c.o.Rand)

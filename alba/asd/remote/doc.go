@@ -23,7 +23,8 @@
 // binding is 32 bytes of TLS exporter keying material (RFC 9266 in spirit, with a
 // label of our own), so a proof is worth nothing on another TLS connection, even
 // to one who stands between; the two labels keep one side from echoing the other.
-// In Plain mode binding is empty and the nonces alone make each proof new: that
+// Where both ends want that (Clear, agreed on by ALPN), they leave TLS right after its
+// handshake, and all that the picture has below it goes in the clear. In Plain mode binding is empty and the nonces alone make each proof new: that
 // keeps strangers out, but not one who can change what travels. Plain is for tests
 // and benchmarks on loopback.
 //
@@ -40,7 +41,7 @@
 //	get       u time | u8 priority, v limit, u count, count * b key
 //	                   -> u count, count * {bool there, [u size, u32 CRC]}, values in the body
 //	read      u time | u8 priority (0x80: unverified), b key, v offset, u length
-//	                   -> bool sum, [u32 CRC of the body], the bytes in the body
+//	                   -> bool sum, [u32 CRC of the body: without TLS], the bytes in the body
 //	apply     u time | u8 priority, u count, count * {b key, bool equal, [b value]},
 //	                   u count, count * {b key, bool set, [u size, u32 CRC]}, values in the body -> nothing
 //	list      u time | u8 priority, b prefix, b after, v limit

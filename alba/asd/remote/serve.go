@@ -49,6 +49,7 @@ type serverConn struct {
 	handshake *list.Element // in Server.unknown
 	proved    bool          // counted in Server.proved
 
+	sums    bool // replies carry checksums, and TLS does not protect them
 	e       wire.Encoder
 	get     getRequest
 	apply   applyRequest
@@ -114,11 +115,15 @@ func (c *serverConn) open() error {
 		if err != nil {
 			return err
 		}
+		if t.Clear() {
+			h.t.mode = modeClear
+		}
 		if h.t.binding, err = binding(t); err != nil {
 			return err
 		}
 		over = t
 	}
+	c.sums = h.t.mode != modeTLS
 	c.w = wire.NewConn(over, protocol, handshakeLimits)
 	h.w = c.w
 	if err := h.greet(c.s.o.Rand); err != nil {
@@ -300,7 +305,7 @@ func (c *serverConn) serveRead(d *wire.Decoder, left time.Duration) error {
 	if err := c.s.dev.Read(c.ctx, r.key, r.off, p, r.prio); err != nil {
 		return c.fail(err)
 	}
-	encodeSum(&c.e, c.s.o.Plain, p)
+	encodeSum(&c.e, c.sums, p)
 	return c.reply(typeRead, p)
 }
 

@@ -32,6 +32,7 @@ func (a *app) asd() *cobra.Command {
 	f.StringVar(&o.Disk, "disk", "", "whole disk of the device, best by its name in /dev/disk/by-id")
 	f.StringVar(&o.ForceSerial, "force-serial", "", "erase the disk if it holds something and this is its serial")
 	f.StringVar(&o.Listen, "listen", asdnode.DefaultListen, "HOST:PORT to serve on")
+	f.BoolVar(&o.Clear, "clear", false, "encrypt nothing after the handshake for nodes with alba: {clear: true}: on a network that nobody else is on")
 	f.Var(&capacity, "capacity", "how much of the disk the device may take (default all)")
 	f.StringVar(&o.LogFormat, "log-format", "text", "text or json")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
