@@ -1,6 +1,7 @@
 package blockfs
 
 import (
+	"encoding/binary"
 	"sync/atomic"
 	"syscall"
 	"unsafe"
@@ -107,6 +108,9 @@ func (b *briefReads) try(c syscall.RawConn, p []byte, off int64) bool {
 // open makes the context of AIO.
 func (b *briefReads) open() bool {
 	b.state = briefOff
+	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
+		return false // aioRequest is another there
+	}
 	if _, _, errno := syscall.Syscall(syscall.SYS_IO_SETUP, 1, uintptr(unsafe.Pointer(&b.context)), 0); errno != 0 {
 		return false
 	}

@@ -3,6 +3,7 @@ package blockfs
 import (
 	"bytes"
 	"math/rand/v2"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -13,7 +14,11 @@ func briefFile(t *testing.T, blocks int) (*osFile, []byte) {
 	t.Helper()
 	fsys, err := OS(t.TempDir())
 	must(t, err)
-	if !fsys.DirectIO() {
+	switch {
+	case fsys.DirectIO():
+	case os.Getenv("CI") != "":
+		t.Fatal("the directory of temporary files takes no O_DIRECT")
+	default:
 		t.Skip("the directory of temporary files takes no O_DIRECT")
 	}
 	f := mustOpen(t, fsys, "f", Write|Create|Direct|DSync)
@@ -56,8 +61,8 @@ func TestBriefRead(t *testing.T) {
 		if !bytes.Equal(got, want[Alignment:3*Alignment]) {
 			t.Fatal("what took longer is wrong")
 		}
-		if hasty.pause != briefPause {
-			t.Skip("the disk took no time at all")
+		if hasty.pause == 0 { // the disk took no time at all
+			hasty.pause = briefPause
 		}
 		for i := range briefPause {
 			if hasty.try(f.raw, got, 0) {

@@ -724,15 +724,22 @@ func writeAgain(t *testing.T, v *Volume) {
 	wantVersion(t, v, 0, 6)
 }
 
-// TestFullSoon: the writer is told that the backend is full long before stall_timeout,
-// whatever else the backend answers meanwhile; what is discarded is taken; and a delete
-// makes space although there is none for word of it.
-func TestFullSoon(t *testing.T) {
-	w := newWorld(40)
+// newPatientWorld has room in its journals for all that a test writes, and no write that waits
+// fails during it.
+func newPatientWorld(seed uint64) *world {
+	w := newWorld(seed)
 	w.opts.JournalBytes = 512 << 20
 	w.opts.ChunkBytes = 16 << 20
 	w.opts.Clock = fastClock{time.Now(), 20}
 	w.settings.StallTimeout = time.Hour
+	return w
+}
+
+// TestFullSoon: the writer is told that the backend is full long before stall_timeout,
+// whatever else the backend answers meanwhile; what is discarded is taken; and a delete
+// makes space although there is none for word of it.
+func TestFullSoon(t *testing.T) {
+	w := newPatientWorld(40)
 	w.settings.CommitInterval = time.Second // it looks for a fence all the time
 	n := w.mustStart(t)
 	defer n.kill()
@@ -827,11 +834,7 @@ func (s *scarceStore) set(err error, room int) (tries int) {
 // TestFullInOrder: what space there is goes to the oldest SCOs, one after the other, also when the
 // backend answered otherwise after it was full: those behind them would free no journal.
 func TestFullInOrder(t *testing.T) {
-	w := newWorld(42)
-	w.opts.JournalBytes = 512 << 20
-	w.opts.ChunkBytes = 16 << 20
-	w.opts.Clock = fastClock{time.Now(), 20}
-	w.settings.StallTimeout = time.Hour
+	w := newPatientWorld(42)
 	s := &scarceStore{err: backend.ErrFull}
 	w.wrapStore = func(b backend.Store) (backend.Store, error) { s.Store = b; return s, nil }
 	n := w.mustStart(t)

@@ -147,18 +147,6 @@ func clientTLS(o *Options) *tls.Config {
 	}
 }
 
-// binding returns what ties the proofs to this TLS connection; c is nil in Plain mode.
-func binding(c *wire.TLSConn) ([]byte, error) {
-	if c == nil {
-		return nil, nil
-	}
-	cs := c.ConnectionState()
-	if cs.NegotiatedProtocol != alpn && cs.NegotiatedProtocol != alpnClear {
-		return nil, protocolError("TLS without the protocol %q", alpn)
-	}
-	return cs.ExportKeyingMaterial(exporterLabel, nil, 32)
-}
-
 // transcript is what both proofs are about; every part but the last has a fixed
 // length for a mode.
 type transcript struct {
@@ -227,6 +215,19 @@ func (h *handshake) expect(typ uint16) (wire.Decoder, error) {
 		return d, protocolError("message %d in the handshake, expected %d", head.Type, typ)
 	}
 	return d, nil
+}
+
+// over ties the proofs to a TLS connection, which may have been left.
+func (h *handshake) over(c *wire.TLSConn) (err error) {
+	if c.Clear() {
+		h.t.mode = modeClear
+	}
+	cs := c.ConnectionState()
+	if cs.NegotiatedProtocol != alpn && cs.NegotiatedProtocol != alpnClear {
+		return protocolError("TLS without the protocol %q", alpn)
+	}
+	h.t.binding, err = cs.ExportKeyingMaterial(exporterLabel, nil, 32)
+	return err
 }
 
 func (h *handshake) send(typ uint16) error {

@@ -412,10 +412,7 @@ func (c *Client) introduce(ctx context.Context, cc *clientConn) (string, error) 
 		if err != nil {
 			return "", fmt.Errorf("TLS: %w", err)
 		}
-		if t.Clear() {
-			h.t.mode = modeClear
-		}
-		if h.t.binding, err = binding(t); err != nil {
+		if err := h.over(t); err != nil {
 			return "", err
 		}
 		over = t

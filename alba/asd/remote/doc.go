@@ -23,10 +23,12 @@
 // binding is 32 bytes of TLS exporter keying material (RFC 9266 in spirit, with a
 // label of our own), so a proof is worth nothing on another TLS connection, even
 // to one who stands between; the two labels keep one side from echoing the other.
-// Where both ends want that (Clear, agreed on by ALPN), they leave TLS right after its
-// handshake, and all that the picture has below it goes in the clear. In Plain mode binding is empty and the nonces alone make each proof new: that
-// keeps strangers out, but not one who can change what travels. Plain is for tests
-// and benchmarks on loopback.
+//
+// Where both ends have Clear, which ALPN tells each of the other, they leave TLS right
+// after its handshake: all that the picture has below it goes in the clear, the proofs
+// bound as before. In Plain mode binding is empty and the nonces alone make each proof
+// new: that keeps strangers out, but not one who can change what travels. Plain is for
+// tests and benchmarks on loopback.
 //
 // # Messages
 //

@@ -115,10 +115,7 @@ func (c *serverConn) open() error {
 		if err != nil {
 			return err
 		}
-		if t.Clear() {
-			h.t.mode = modeClear
-		}
-		if h.t.binding, err = binding(t); err != nil {
+		if err := h.over(t); err != nil {
 			return err
 		}
 		over = t
